@@ -1,0 +1,308 @@
+"""`BertEncoder`: TF Hub's text encoder interface as a Keras 3 layer, with everything inside in the open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bert_trend.encoder.backend_ops import dense, is_concrete
+from keras_bert_trend.encoder.config import BertConfig
+from keras_bert_trend.encoder.embeddings import BertEmbeddings
+from keras_bert_trend.encoder.transformer_block import TransformerBlock
+
+INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
+
+
+@keras.saving.register_keras_serializable(package="keras_bert_trend")
+class BertEncoder(keras.layers.Layer):
+    """A BERT encoder whose every weight is a Keras variable and whose every hidden state is an output.
+
+    Example:
+        >>> encoder = BertEncoder(BertConfig(vocab_size=100, hidden_size=8, num_layers=2, num_heads=2))
+        >>> ids = np.array([[1, 2, 3]])
+        >>> outputs = encoder({"input_word_ids": ids, "input_mask": ids * 0 + 1, "input_type_ids": ids * 0})
+        >>> outputs["sequence_output"].shape
+        TensorShape([1, 3, 8])
+
+    Args:
+        config: the architecture, a `BertConfig` or its `to_dict()`.
+        trainable: whether the encoder trains. A frozen encoder also runs without dropout, as `hub.KerasLayer` does:
+            it is then the same deterministic function in `fit` and in `predict`.
+        freeze_embeddings: keep the embeddings' weights as they are while the blocks train.
+        trainable_layers: train only the last `n` blocks and the pooler; everything below, embeddings included, stays
+            frozen. `None` trains all blocks. Setting `encoder.trainable` later respects both arguments.
+        **kwargs: `name`, `dtype` (a mixed precision policy too) and the rest of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: dict with `input_word_ids`, `input_mask` (1 = real token) and `input_type_ids`, int `(batch, seq)`.
+        return_attention_scores: add `attention_scores`; costs `O(layers · heads · seq²)` memory.
+        return_attention_received: add `attention_received`, the column sums of the scores over the real queries.
+        training: whether dropout acts.
+
+    Returns:
+        dict of float tensors, named as in TF Hub's text encoder interface:
+
+        * `pooled_output`, `default`: `(batch, hidden)`, tanh dense on the first token
+        * `sequence_output`: `(batch, seq, hidden)`, the last block's output
+        * `encoder_outputs`: list of `num_layers` × `(batch, seq, hidden)`, without the embedding output
+        * `embedding_output`: `(batch, seq, hidden)`, input of the first block
+        * `attention_scores`: list of `num_layers` × `(batch, heads, seq, seq)`, float32, `[..., query, key]`
+        * `attention_received`: `(batch, num_layers, heads, seq)`, float32
+
+    Raises:
+        ValueError: an argument does not fit the architecture; an input is missing, has the wrong dtype or rank, is
+            longer than `max_position_embeddings`, or (in eager mode) holds ids outside the tables.
+    """
+
+    def __init__(
+        self,
+        config: BertConfig | Mapping[str, Any],
+        *,
+        trainable: bool = True,
+        freeze_embeddings: bool = False,
+        trainable_layers: int | None = None,
+        **kwargs,
+    ) -> None:
+        config = config if isinstance(config, BertConfig) else BertConfig.from_dict(config)
+        if trainable_layers is not None and not 0 <= trainable_layers <= config.num_layers:
+            raise ValueError(
+                f"`trainable_layers` must be between 0 and num_layers={config.num_layers}, got {trainable_layers}."
+            )
+        super().__init__(**kwargs)
+        self.config = config
+        self.freeze_embeddings = freeze_embeddings
+        self.trainable_layers = trainable_layers
+
+        self.embeddings = BertEmbeddings(config, dtype=self.dtype_policy, name="embeddings")
+        self.blocks = [
+            TransformerBlock(config, dtype=self.dtype_policy, name=f"layer_{i}") for i in range(config.num_layers)
+        ]
+        self.trainable = trainable
+        self._freeze_parts()  # the setter is skipped where it would change nothing
+        # The configuration fixes every shape: weights exist from the start, before any input was seen.
+        self.build()
+
+    def build(self, input_shape=None) -> None:
+        """Create all weights; needs no input shape."""
+        if self.built:
+            return
+        self.embeddings.build()
+        for block in self.blocks:
+            block.build()
+        if self.config.pooler == "tanh":
+            width = self.config.hidden_size
+            normal = keras.initializers.TruncatedNormal(stddev=self.config.initializer_range)
+            self.pooler_kernel = self.add_weight((width, width), normal, name="pooler_kernel")
+            self.pooler_bias = self.add_weight((width,), "zeros", name="pooler_bias")
+        self.built = True
+
+    @classmethod
+    def from_handle(cls, handle: str, **kwargs) -> BertEncoder:
+        """Make an encoder with the architecture and the weights that `handle` names.
+
+        Args:
+            handle: `"minilm"`, a TF Hub SavedModel folder, a Hugging Face BERT folder, or an `https://` TF Hub URL.
+            **kwargs: arguments of `BertEncoder` other than `config`.
+
+        Raises:
+            ValueError: the handle names nothing that can be read, or an architecture that is not supported.
+            ImportError: the weights of `"minilm"` are not installed.
+        """
+        from keras_bert_trend.sources import load_source
+
+        return cls.from_source(load_source(handle), **kwargs)
+
+    @classmethod
+    def from_source(cls, source, **kwargs) -> BertEncoder:
+        """Make an encoder from a `keras_bert_trend.sources.Source`, with its architecture and weights."""
+        encoder = cls(source.config, **kwargs)
+        encoder.set_named_weights(source.weights)
+        return encoder
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the encoder trains, within `freeze_embeddings` and `trainable_layers`."""
+        return keras.layers.Layer.trainable.fget(self)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        keras.layers.Layer.trainable.fset(self, value)  # sets every sub-layer: what must stay frozen is set again
+        if value and hasattr(self, "blocks"):
+            self._freeze_parts()
+
+    def _freeze_parts(self) -> None:
+        if self.trainable_layers is not None:
+            for block in self.blocks[: len(self.blocks) - self.trainable_layers]:
+                block.trainable = False
+        if self.freeze_embeddings or self.trainable_layers is not None:
+            self.embeddings.trainable = False
+
+    def call(self, inputs, training=None, return_attention_scores=False, return_attention_received=False):
+        """Run the encoder; see the class for the arguments and the result."""
+        ids, mask, types = self._check_inputs(inputs)
+        if not self.trainable:
+            training = False
+        x = self.embeddings(ids, types, training=training)
+        outputs: dict[str, Any] = {"embedding_output": x}
+        encoder_outputs, scores, received = [], [], []
+        queries = ops.cast(mask, "float32")[:, None, None, :]
+        for block in self.blocks:
+            x, probabilities = block(x, mask, training=training)
+            encoder_outputs.append(x)
+            if return_attention_scores:
+                scores.append(probabilities)
+            if return_attention_received:
+                received.append(ops.matmul(queries, probabilities)[:, :, 0])
+        pooled = self._pool(x)
+        outputs.update(pooled_output=pooled, default=pooled, sequence_output=x, encoder_outputs=encoder_outputs)
+        if return_attention_scores:
+            outputs["attention_scores"] = scores
+        if return_attention_received:
+            outputs["attention_received"] = ops.stack(received, axis=1)
+        return outputs
+
+    def _pool(self, x):
+        first = x[:, 0]
+        if self.config.pooler == "identity":
+            return first
+        return ops.tanh(dense(first, self.pooler_kernel, self.pooler_bias))
+
+    def _check_inputs(self, inputs):
+        """Return the three inputs as int32 tensors, or say which of them is wrong and how."""
+        self._check_structure(inputs)
+        tensors = [ops.convert_to_tensor(inputs[name]) for name in INPUT_NAMES]
+        self._check_static(tensors)
+        tensors = [ops.cast(tensor, "int32") for tensor in tensors]
+        self._check_ranges(tensors)
+        return tensors
+
+    def _check_structure(self, inputs):
+        if not isinstance(inputs, Mapping) or any(name not in inputs for name in INPUT_NAMES):
+            got = sorted(inputs) if isinstance(inputs, Mapping) else type(inputs).__name__
+            raise ValueError(f"`inputs` must be a dict with the keys {list(INPUT_NAMES)}, got {got}.")
+
+    def _check_static(self, tensors):
+        """Check what is known before any value is: dtype, rank, length."""
+        for name, tensor in zip(INPUT_NAMES, tensors, strict=True):
+            dtype = keras.backend.standardize_dtype(tensor.dtype)
+            if "int" not in dtype and dtype != "bool":
+                raise ValueError(f"`{name}` must be an integer tensor, got dtype {dtype}.")
+            if len(tensor.shape) != 2:
+                raise ValueError(f"`{name}` must have rank 2, (batch, seq), got shape {tuple(tensor.shape)}.")
+        shapes = {name: tuple(tensor.shape) for name, tensor in zip(INPUT_NAMES, tensors, strict=True)}
+        for axis in (0, 1):
+            if len({shape[axis] for shape in shapes.values()} - {None}) > 1:
+                raise ValueError(f"The three inputs must have the same shape (batch, seq), got {shapes}.")
+        length, longest = tensors[0].shape[1], self.config.max_position_embeddings
+        if length is not None and length > longest:
+            raise ValueError(
+                f"`input_word_ids` has {length} positions, but this model has max_position_embeddings={longest}. "
+                f"Truncate the text, for example with sequence_length={longest}."
+            )
+        if length == 0:
+            raise ValueError("`input_word_ids` has no positions; even an empty text has [CLS] and [SEP].")
+
+    def _check_ranges(self, tensors):
+        limits = (self.config.vocab_size, 2, self.config.type_vocab_size)
+        for name, tensor, limit in zip(INPUT_NAMES, tensors, limits, strict=True):
+            if not is_concrete(tensor):
+                continue
+            values = ops.convert_to_numpy(tensor)
+            if values.size and (values.min() < 0 or values.max() >= limit):
+                wrong = int(values.min() if values.min() < 0 else values.max())
+                raise ValueError(f"`{name}` must hold values in [0, {limit}), got {wrong}.")
+
+    def compute_output_spec(self, inputs, training=None, return_attention_scores=False, return_attention_received=False):
+        """Return `call`'s result as symbolic tensors, without tracing the blocks."""
+        self._check_structure(inputs)
+        self._check_static([inputs[name] for name in INPUT_NAMES])
+        (batch, length), config = inputs["input_word_ids"].shape, self.config
+
+        def spec(*shape, dtype=self.compute_dtype):
+            return keras.KerasTensor(shape, dtype=dtype)
+
+        outputs: dict[str, Any] = {
+            "embedding_output": spec(batch, length, config.hidden_size),
+            "pooled_output": spec(batch, config.hidden_size),
+            "default": spec(batch, config.hidden_size),
+            "sequence_output": spec(batch, length, config.hidden_size),
+            "encoder_outputs": [spec(batch, length, config.hidden_size) for _ in self.blocks],
+        }
+        if return_attention_scores:
+            shape = (batch, config.num_heads, length, length)
+            outputs["attention_scores"] = [spec(*shape, dtype="float32") for _ in self.blocks]
+        if return_attention_received:
+            outputs["attention_received"] = spec(batch, config.num_layers, config.num_heads, length, dtype="float32")
+        return outputs
+
+    def named_weights(self) -> dict[str, np.ndarray]:
+        """Return every weight as a NumPy array under its google-research/bert name (without the leading `bert/`).
+
+        Query, key and value come apart again, as `(hidden, hidden)` kernels and `(hidden,)` biases.
+        """
+        weights = {}
+        for name, target in self._named_variables().items():
+            if isinstance(target, tuple):
+                variable, third = target
+                weights[name] = np.split(ops.convert_to_numpy(variable.value), 3, axis=-1)[third]
+            else:
+                weights[name] = ops.convert_to_numpy(target.value)
+        return weights
+
+    def set_named_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Assign every weight from arrays under their google-research/bert names.
+
+        Args:
+            weights: name → array; kernels are `(in, out)`.
+
+        Raises:
+            ValueError: a name is missing or unknown, a shape does not fit, or an array holds NaN or infinity.
+        """
+        targets = self._named_variables()
+        missing, unknown = sorted(set(targets) - set(weights)), sorted(set(weights) - set(targets))
+        if missing or unknown:
+            raise ValueError(f"The weights do not fit the encoder: missing {missing}, unknown {unknown}.")
+        thirds: dict[int, dict[int, np.ndarray]] = {}
+        for name, target in targets.items():
+            variable, third = target if isinstance(target, tuple) else (target, None)
+            shape = tuple(variable.shape) if third is None else (*variable.shape[:-1], variable.shape[-1] // 3)
+            array = _checked_array(name, weights[name], shape)
+            if third is None:
+                variable.assign(array)
+                continue
+            parts = thirds.setdefault(id(variable), {})
+            parts[third] = array
+            if len(parts) == 3:
+                variable.assign(np.concatenate([parts[i] for i in range(3)], axis=-1))
+                del thirds[id(variable)]
+
+    def _named_variables(self):
+        named = dict(self.embeddings.named_variables())
+        for index, block in enumerate(self.blocks):
+            named.update(block.named_variables(index))
+        if self.config.pooler == "tanh":
+            named["pooler/dense/kernel"] = self.pooler_kernel
+            named["pooler/dense/bias"] = self.pooler_bias
+        return named
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the architecture and the freezing arguments; the handle is not kept, nor needed again."""
+        return {
+            **super().get_config(),
+            "config": self.config.to_dict(),
+            "freeze_embeddings": self.freeze_embeddings,
+            "trainable_layers": self.trainable_layers,
+        }
+
+
+def _checked_array(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(array)
+    if array.shape != shape:
+        raise ValueError(f"Weight {name!r} has shape {array.shape}, the architecture needs {shape}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"Weight {name!r} holds NaN or infinity.")
+    return array

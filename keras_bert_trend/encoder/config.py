@@ -1,0 +1,111 @@
+"""`BertConfig`: everything that decides a BERT encoder's shapes and numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+HIDDEN_ACTS = ("gelu", "gelu_tanh", "relu")
+POOLERS = ("tanh", "identity")
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """The architecture of a BERT encoder.
+
+    Field names follow `google-research/bert`'s `BertConfig` where it has one. Nothing here says where the
+    weights come from: the same configuration describes a fresh encoder and an imported one.
+
+    Args:
+        vocab_size: rows of the word embedding table.
+        hidden_size: width of every hidden state.
+        num_layers: number of transformer blocks.
+        num_heads: attention heads per block; divides `hidden_size`.
+        intermediate_size: width of the feed-forward layer inside a block.
+        max_position_embeddings: rows of the position table, the longest sequence the encoder takes.
+        type_vocab_size: rows of the token type table.
+        hidden_act: `"gelu"` (exact, with erf), `"gelu_tanh"` (Google's tanh approximation) or `"relu"`.
+        layer_norm_epsilon: added to the variance inside every LayerNorm.
+        attention_mask_constant: negative number *added* to the attention logits of masked keys:
+            −10000 in models of 2018–2020, −1e9 in Model Garden's later ones.
+        hidden_dropout: dropout rate after the embeddings and after each sub-layer, training only.
+        attention_dropout: dropout rate on the attention probabilities, training only.
+        pooler: `"tanh"` (dense and tanh on the first token) or `"identity"` (the first token as it is).
+        initializer_range: standard deviation of the truncated normal that fresh weights are drawn from.
+
+    Raises:
+        ValueError: a field has a value no BERT encoder can have; the message names the field.
+    """
+
+    vocab_size: int
+    hidden_size: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    intermediate_size: int = 3072
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    hidden_act: str = "gelu_tanh"
+    layer_norm_epsilon: float = 1e-12
+    attention_mask_constant: float = -1e9
+    hidden_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    pooler: str = "tanh"
+    initializer_range: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_layers",
+            "num_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"`num_heads` must divide `hidden_size`: got num_heads={self.num_heads}, "
+                f"hidden_size={self.hidden_size}."
+            )
+        if self.hidden_act not in HIDDEN_ACTS:
+            raise ValueError(f"`hidden_act` must be one of {HIDDEN_ACTS}, got {self.hidden_act!r}.")
+        if self.pooler not in POOLERS:
+            raise ValueError(f"`pooler` must be one of {POOLERS}, got {self.pooler!r}.")
+        if not (math.isfinite(self.layer_norm_epsilon) and self.layer_norm_epsilon > 0):
+            raise ValueError(f"`layer_norm_epsilon` must be positive, got {self.layer_norm_epsilon!r}.")
+        if not (math.isfinite(self.attention_mask_constant) and self.attention_mask_constant < 0):
+            raise ValueError(
+                f"`attention_mask_constant` must be negative and finite, got {self.attention_mask_constant!r}."
+            )
+        for name in ("hidden_dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be in [0, 1), got {getattr(self, name)!r}.")
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_heads
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a JSON-serialisable dictionary."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> BertConfig:
+        """Build a configuration from `to_dict`'s result.
+
+        Raises:
+            ValueError: `fields` holds a name that is no field, or lacks a required one.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(fields) - known)
+        if unknown:
+            raise ValueError(f"BertConfig has no field {unknown}; its fields are {sorted(known)}.")
+        if "vocab_size" not in fields:
+            raise ValueError("BertConfig needs the field `vocab_size`.")
+        return cls(**fields)

@@ -1,0 +1,60 @@
+"""The embeddings: word + position + type, LayerNorm, dropout."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_bert_trend.encoder.backend_ops import layer_norm
+from keras_bert_trend.encoder.config import BertConfig
+
+
+class BertEmbeddings(keras.layers.Layer):
+    """Ids to the *static* embedding that enters the first block (Devlin et al. 2019, figure 2).
+
+    Args:
+        config: the architecture.
+    """
+
+    def __init__(self, config: BertConfig, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        self.dropout = keras.layers.Dropout(config.hidden_dropout, dtype=self.dtype_policy, name="dropout")
+
+    def build(self, input_shape=None) -> None:
+        """Create the three tables and the LayerNorm's weights; the shapes come from the configuration."""
+        config = self.config
+        normal = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
+        width = config.hidden_size
+        self.word_embeddings = self.add_weight((config.vocab_size, width), normal, name="word_embeddings")
+        self.position_embeddings = self.add_weight(
+            (config.max_position_embeddings, width), normal, name="position_embeddings"
+        )
+        self.type_embeddings = self.add_weight((config.type_vocab_size, width), normal, name="token_type_embeddings")
+        # `autocast=False`: LayerNorm runs in float32 under every mixed precision policy.
+        self.gamma = self.add_weight((width,), "ones", name="layer_norm_gamma", autocast=False)
+        self.beta = self.add_weight((width,), "zeros", name="layer_norm_beta", autocast=False)
+        self.built = True
+
+    def call(self, input_word_ids, input_type_ids, training=None):
+        """Return the embedding output `(batch, seq, hidden)` for two int tensors `(batch, seq)`."""
+        length = ops.shape(input_word_ids)[1]
+        x = ops.take(self.word_embeddings, input_word_ids, axis=0)
+        x = x + ops.take(self.type_embeddings, input_type_ids, axis=0)
+        x = x + ops.expand_dims(self.position_embeddings[:length], 0)
+        x = layer_norm(x, self.gamma, self.beta, self.config.layer_norm_epsilon)
+        return self.dropout(x, training=training)
+
+    def compute_output_shape(self, input_word_ids_shape, input_type_ids_shape=None):
+        """Return `(batch, seq, hidden)`."""
+        return (*input_word_ids_shape, self.config.hidden_size)
+
+    def named_variables(self) -> dict[str, keras.Variable]:
+        """Return the variables under the names of google-research/bert (without the leading `bert/`)."""
+        return {
+            "embeddings/word_embeddings": self.word_embeddings,
+            "embeddings/position_embeddings": self.position_embeddings,
+            "embeddings/token_type_embeddings": self.type_embeddings,
+            "embeddings/LayerNorm/gamma": self.gamma,
+            "embeddings/LayerNorm/beta": self.beta,
+        }

