@@ -1,0 +1,236 @@
+"""`BertPreprocessor`: strings to the encoder's three inputs, as a Keras layer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_bert_trend.preprocessing.vocabulary import Vocabulary
+
+_VOCABULARY_FILE = "vocab.txt"
+
+
+@keras.saving.register_keras_serializable(package="keras_bert_trend")
+class BertPreprocessor(keras.layers.Layer):
+    """Strings, or pairs of strings, to `input_word_ids`, `input_mask` and `input_type_ids`.
+
+    The tokens are those of TensorFlow Text's `BertTokenizer`: what the preprocessing models on TF Hub compute. A text
+    becomes `[CLS] a [SEP]`, a pair `[CLS] a [SEP] b [SEP]` with type ids 0 and 1. Where a pair is too long the segments
+    are trimmed in turns (round robin), so that neither is lost.
+
+    The layer works inside a model, in `tf.data.Dataset.map`, and exported. Text needs TensorFlow: under another Keras
+    backend use `preprocess`, which takes and returns TensorFlow tensors whatever the backend is.
+
+    Example:
+        >>> tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "an", "apple", "."]
+        >>> preprocessor = BertPreprocessor(tokens, lower_case=True, sequence_length=6)
+        >>> preprocessor(["An apple."])["input_word_ids"].numpy().tolist()
+        [[2, 4, 5, 6, 3, 0]]
+
+    Args:
+        vocabulary: the WordPiece tokens in the order of their ids.
+        lower_case: whether to lower-case and strip accents first, as uncased models need.
+        sequence_length: pad and trim to this length; `None` pads to the longest text of the batch and trims nothing.
+        max_length: the longest sequence the model takes; with `sequence_length=None` a longer text is an error.
+        **kwargs: `name` and the rest of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: strings `(batch,)` (a tensor, a list of `str`, a NumPy array), or a tuple of two of them: pairs.
+
+    Returns:
+        dict of int32 tensors `(batch, seq)` under TF Hub's names.
+
+    Raises:
+        ValueError: the vocabulary is no WordPiece vocabulary; `sequence_length` has no room for `[CLS]`, `[SEP]` and
+            a token, or exceeds `max_length`; the input is not strings of rank 1; or a text is longer than
+            `max_length` (inside a graph: `tf.errors.InvalidArgumentError`).
+    """
+
+    def __init__(
+        self,
+        vocabulary: Iterable[str] | Vocabulary,
+        *,
+        lower_case: bool,
+        sequence_length: int | None = 128,
+        max_length: int | None = None,
+        **kwargs,
+    ) -> None:
+        kwargs.setdefault("trainable", False)
+        super().__init__(**kwargs)
+        self.vocabulary = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary(vocabulary)
+        _check_lengths(sequence_length, max_length)
+        self.lower_case = bool(lower_case)
+        self.sequence_length = sequence_length
+        self.max_length = max_length
+        self.supports_jit = False  # XLA has no strings
+        self._tokenizer = None  # made on first use: TensorFlow is needed for text alone
+        self.built = True
+
+    def build(self, input_shape=None) -> None:
+        """Do nothing: the layer has no weights."""
+
+    def __call__(self, inputs, *args, **kwargs):
+        """Accept what users hold: lists of `str` and NumPy string arrays become string tensors."""
+        return super().__call__(to_string_tensors(inputs), *args, **kwargs)
+
+    def call(self, inputs):
+        """Return the three inputs; see the class."""
+        return self.preprocess(inputs)
+
+    def preprocess(self, inputs) -> dict[str, Any]:
+        """Do what calling the layer does, as a TensorFlow function that any Keras backend may use.
+
+        Args:
+            inputs: as for calling the layer.
+
+        Returns:
+            dict of int32 TensorFlow tensors `(batch, seq)`.
+        """
+        import tensorflow as tf
+
+        from keras_bert_trend.preprocessing.packing import pack_inputs
+
+        segments = [self.tokenize(text) for text in _as_segments(to_string_tensors(inputs))]
+        vocabulary = self.vocabulary
+        if self.sequence_length is None:
+            counts = tf.add_n([segment.row_lengths() for segment in segments]) + 1 + len(segments)
+            longest = tf.reduce_max(tf.concat([counts, [1 + len(segments)]], axis=0))  # defined for an empty batch
+            if self.max_length is not None:
+                tf.debugging.assert_less_equal(
+                    longest,
+                    tf.constant(self.max_length, longest.dtype),
+                    message=f"A text has more tokens than the model's {self.max_length} positions. Set "
+                    f"sequence_length={self.max_length} (or less) to truncate, or split the text.",
+                )
+            length = tf.cast(longest, tf.int32)
+        else:
+            length = tf.constant(self.sequence_length, tf.int32)
+        packed = pack_inputs(
+            segments, length, vocabulary.id_of("[CLS]"), vocabulary.id_of("[SEP]"), vocabulary.id_of("[PAD]")
+        )
+        for tensor in packed.values():
+            tensor.set_shape((None, self.sequence_length))
+        return packed
+
+    def tokenize(self, texts):
+        """Return the texts' WordPiece ids, without special tokens, as a ragged int32 tensor `(batch, None)`."""
+        tokens = self._get_tokenizer().tokenize(texts)  # (batch, words, pieces)
+        return tokens.merge_dims(1, 2)
+
+    def _get_tokenizer(self):
+        if self._tokenizer is None:
+            import tensorflow as tf
+            import tensorflow_text
+
+            # Lifted out of any graph being traced: the table belongs to the layer, and is exported with it.
+            with tf.init_scope():
+                table = tf.lookup.StaticVocabularyTable(
+                    tf.lookup.KeyValueTensorInitializer(
+                        tf.constant(self.vocabulary.tokens), tf.range(len(self.vocabulary), dtype=tf.int64)
+                    ),
+                    num_oov_buckets=1,
+                )
+                self._tokenizer = tensorflow_text.BertTokenizer(
+                    table, lower_case=self.lower_case, token_out_type=tf.int32
+                )
+        return self._tokenizer
+
+    def compute_output_spec(self, inputs):
+        """Return the result as symbolic tensors, without tracing."""
+        batch = _as_segments(inputs)[0].shape[0]
+        return {
+            name: keras.KerasTensor((batch, self.sequence_length), dtype="int32")
+            for name in ("input_word_ids", "input_mask", "input_type_ids")
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, with the vocabulary, so that clones and JSON round trips are complete."""
+        return {
+            **super().get_config(),
+            "vocabulary": list(self.vocabulary.tokens),
+            "lower_case": self.lower_case,
+            "sequence_length": self.sequence_length,
+            "max_length": self.max_length,
+        }
+
+    def save_assets(self, directory: str) -> None:
+        """Write the vocabulary into a `.keras` file as `vocab.txt`, the form that other tools read."""
+        with open(os.path.join(directory, _VOCABULARY_FILE), "w", encoding="utf-8", newline="\n") as file:
+            file.write("".join(f"{token}\n" for token in self.vocabulary.tokens))
+
+    def load_assets(self, directory: str) -> None:
+        """Check that the `vocab.txt` in a `.keras` file is the vocabulary of its configuration.
+
+        Raises:
+            ValueError: the two differ: the file was put together from two models.
+        """
+        with open(os.path.join(directory, _VOCABULARY_FILE), encoding="utf-8", newline="\n") as file:
+            tokens = file.read().split("\n")[:-1]
+        if tuple(tokens) != self.vocabulary.tokens:
+            raise ValueError(f"{_VOCABULARY_FILE} in the file's assets is not the vocabulary of its configuration.")
+
+
+def to_string_tensors(inputs):
+    """Turn Python strings and NumPy string arrays, alone or as a pair, into TensorFlow string tensors.
+
+    Tensors and symbolic tensors pass through. A list of `str` is a batch of texts, never a pair.
+
+    Raises:
+        ValueError: a bare `str` instead of a batch, or an array of something other than strings.
+    """
+    if isinstance(inputs, str | bytes):
+        raise ValueError(f"`inputs` must be a batch of strings: pass [{inputs!r}] instead of {inputs!r}.")
+    if isinstance(inputs, list | tuple) and not (inputs and all(isinstance(text, str | bytes) for text in inputs)):
+        if len(inputs) == 0:
+            return _string_constant(np.empty((0,), dtype=object))
+        if len(inputs) != 2:
+            raise ValueError(
+                f"`inputs` must be strings (batch,) or a pair of them, got a {type(inputs).__name__} of {len(inputs)}."
+            )
+        return tuple(to_string_tensors(segment) for segment in inputs)
+    if isinstance(inputs, list | tuple):
+        return _string_constant(np.array(inputs, dtype=object))
+    if isinstance(inputs, np.ndarray):
+        if inputs.dtype.kind not in "OUST":
+            raise ValueError(f"`inputs` must be strings, got an array of dtype {inputs.dtype}.")
+        return _string_constant(inputs.astype(object))
+    return inputs
+
+
+def _string_constant(array: np.ndarray):
+    import tensorflow as tf
+
+    bad = next((text for text in array.ravel() if not isinstance(text, str | bytes)), None)
+    if bad is not None:
+        raise ValueError(f"`inputs` must be strings, got {bad!r} among them.")
+    return tf.constant(array, dtype=tf.string)
+
+
+def _as_segments(inputs) -> list:
+    """Return the one or two segments of a call's input, checked for dtype and rank."""
+    segments = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+    if len(segments) not in (1, 2):
+        raise ValueError(f"`inputs` must be one string tensor or a pair of them, got {len(segments)}.")
+    for segment in segments:
+        dtype = keras.backend.standardize_dtype(segment.dtype)
+        if dtype != "string":
+            raise ValueError(f"`inputs` must be strings, got dtype {dtype}.")
+        if len(segment.shape) != 1:
+            raise ValueError(f"`inputs` must have rank 1, (batch,), got shape {tuple(segment.shape)}.")
+    return segments
+
+
+def _check_lengths(sequence_length: int | None, max_length: int | None) -> None:
+    if sequence_length is not None:
+        if isinstance(sequence_length, bool) or not isinstance(sequence_length, int) or sequence_length < 3:
+            raise ValueError(
+                f"`sequence_length` must be at least 3 ([CLS], a token, [SEP]) or None, got {sequence_length!r}."
+            )
+        if max_length is not None and sequence_length > max_length:
+            raise ValueError(
+                f"`sequence_length`={sequence_length} is longer than the model: it has {max_length} positions."
+            )
