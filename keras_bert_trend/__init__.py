@@ -1,0 +1,55 @@
+"""See into BERT, and put what you see straight into a Keras model.
+
+    text → preprocessing → encoder → pooling → sentence embedding → any Keras head
+
+`BertTrend` is the whole way as one Keras layer; `BertPreprocessor`, `BertEncoder` and the poolings are its parts.
+Importing this package imports Keras, not TensorFlow: token ids work under every Keras backend.
+"""
+
+from keras_bert_trend.encoder import BertConfig, BertEncoder
+from keras_bert_trend.layer import BertTrend
+from keras_bert_trend.pooling import (
+    POOLING_NAMES,
+    ClsPooling,
+    ConcatPooling,
+    FirstLastMean,
+    LastFourConcat,
+    LastFourSum,
+    LayerPooling,
+    MaxPooling,
+    MeanPooling,
+    MeanStdPooling,
+    PoolerPooling,
+    Pooling,
+    SecondToLast,
+    TrendPooling,
+)
+from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
+from keras_bert_trend.schedules import WarmupLinearDecay
+from keras_bert_trend.sources import UnsupportedArchitectureError
+from keras_bert_trend.version import __version__
+
+__all__ = [
+    "POOLING_NAMES",
+    "BertConfig",
+    "BertEncoder",
+    "BertPreprocessor",
+    "BertTrend",
+    "ClsPooling",
+    "ConcatPooling",
+    "FirstLastMean",
+    "LastFourConcat",
+    "LastFourSum",
+    "LayerPooling",
+    "MaxPooling",
+    "MeanPooling",
+    "MeanStdPooling",
+    "PoolerPooling",
+    "Pooling",
+    "SecondToLast",
+    "TrendPooling",
+    "UnsupportedArchitectureError",
+    "Vocabulary",
+    "WarmupLinearDecay",
+    "__version__",
+]

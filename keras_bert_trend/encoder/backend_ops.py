@@ -10,6 +10,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_bert_trend.numerics import wide_dtype
+
 _ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 if _ON_TENSORFLOW:
@@ -43,12 +45,12 @@ def activation(x, name: str):
 
 
 def layer_norm(x, gamma, beta, epsilon: float):
-    """Normalise the last axis of `x`, in float32, and return `x`'s dtype (Ba et al. 2016, arXiv:1607.06450).
+    """Normalise the last axis of `x`, in float32 or wider, and return `x`'s dtype (Ba et al. 2016, arXiv:1607.06450).
 
     Two passes (mean first, then the squares of what is left), so that a large common offset does not cancel.
     """
     dtype = keras.backend.standardize_dtype(x.dtype)
-    x = ops.cast(x, "float32")
+    x = ops.cast(x, wide_dtype(x))
     centred = x - ops.mean(x, axis=-1, keepdims=True)
     variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
     return ops.cast(centred * ops.rsqrt(variance + epsilon) * gamma + beta, dtype)

@@ -13,6 +13,7 @@ from keras_bert_trend.encoder.backend_ops import dense, is_concrete
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.encoder.embeddings import BertEmbeddings
 from keras_bert_trend.encoder.transformer_block import TransformerBlock
+from keras_bert_trend.numerics import wide_dtype
 
 INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 
@@ -149,7 +150,7 @@ class BertEncoder(keras.layers.Layer):
         x = self.embeddings(ids, types, training=training)
         outputs: dict[str, Any] = {"embedding_output": x}
         encoder_outputs, scores, received = [], [], []
-        queries = ops.cast(mask, "float32")[:, None, None, :]
+        queries = ops.cast(mask, wide_dtype(x))[:, None, None, :]
         for block in self.blocks:
             x, probabilities = block(x, mask, training=training)
             encoder_outputs.append(x)
@@ -222,6 +223,8 @@ class BertEncoder(keras.layers.Layer):
         self._check_static([inputs[name] for name in INPUT_NAMES])
         (batch, length), config = inputs["input_word_ids"].shape, self.config
 
+        wide = "float64" if self.compute_dtype == "float64" else "float32"
+
         def spec(*shape, dtype=self.compute_dtype):
             return keras.KerasTensor(shape, dtype=dtype)
 
@@ -234,9 +237,9 @@ class BertEncoder(keras.layers.Layer):
         }
         if return_attention_scores:
             shape = (batch, config.num_heads, length, length)
-            outputs["attention_scores"] = [spec(*shape, dtype="float32") for _ in self.blocks]
+            outputs["attention_scores"] = [spec(*shape, dtype=wide) for _ in self.blocks]
         if return_attention_received:
-            outputs["attention_received"] = spec(batch, config.num_layers, config.num_heads, length, dtype="float32")
+            outputs["attention_received"] = spec(batch, config.num_layers, config.num_heads, length, dtype=wide)
         return outputs
 
     def named_weights(self) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_bert_trend.encoder.backend_ops import activation, dense, layer_norm
 from keras_bert_trend.encoder.config import BertConfig
+from keras_bert_trend.numerics import wide_dtype
 
 
 class TransformerBlock(keras.layers.Layer):
@@ -66,8 +67,8 @@ class TransformerBlock(keras.layers.Layer):
             training: whether dropout acts.
 
         Returns:
-            `(batch, seq, hidden)` and the attention probabilities `(batch, heads, seq, seq)` in float32, before
-            dropout, as `[..., query, key]`.
+            `(batch, seq, hidden)` and the attention probabilities `(batch, heads, seq, seq)` in float32 (float64 under that policy),
+            before dropout, as `[..., query, key]`.
         """
         config = self.config
         probabilities, context = self._attend(x, input_mask, training)
@@ -87,10 +88,10 @@ class TransformerBlock(keras.layers.Layer):
         query = ops.transpose(qkv[:, :, 0] * size**-0.5, (0, 2, 1, 3))  # (batch, heads, seq, size)
         key = ops.transpose(qkv[:, :, 1], (0, 2, 3, 1))  # (batch, heads, size, seq)
         value = ops.transpose(qkv[:, :, 2], (0, 2, 1, 3))
-        masked = 1.0 - ops.cast(input_mask, "float32")
-        attention_bias = (masked * self.config.attention_mask_constant)[:, None, None, :]
-        # The softmax runs in float32: −1e9 does not exist in float16, and bfloat16 has 8 bits of mantissa.
-        logits = ops.cast(ops.matmul(query, key), "float32") + attention_bias
+        # The softmax runs in float32 or wider: −1e9 does not exist in float16, and bfloat16 has 8 bits of mantissa.
+        wide = wide_dtype(x)
+        attention_bias = (1.0 - ops.cast(input_mask, wide)) * self.config.attention_mask_constant
+        logits = ops.cast(ops.matmul(query, key), wide) + attention_bias[:, None, None, :]
         probabilities = ops.softmax(logits, axis=-1)
         weights = self.attention_dropout(ops.cast(probabilities, value.dtype), training=training)
         context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))

@@ -184,15 +184,14 @@ def to_string_tensors(inputs):
     """
     if isinstance(inputs, str | bytes):
         raise ValueError(f"`inputs` must be a batch of strings: pass [{inputs!r}] instead of {inputs!r}.")
-    if isinstance(inputs, list | tuple) and not (inputs and all(isinstance(text, str | bytes) for text in inputs)):
-        if len(inputs) == 0:
-            return _string_constant(np.empty((0,), dtype=object))
-        if len(inputs) != 2:
-            raise ValueError(
-                f"`inputs` must be strings (batch,) or a pair of them, got a {type(inputs).__name__} of {len(inputs)}."
-            )
-        return tuple(to_string_tensors(segment) for segment in inputs)
     if isinstance(inputs, list | tuple):
+        if all(hasattr(element, "shape") or isinstance(element, list | tuple) for element in inputs) and inputs:
+            if len(inputs) != 2:
+                raise ValueError(
+                    f"`inputs` must be strings (batch,) or a pair of them, got a {type(inputs).__name__} "
+                    f"of {len(inputs)}."
+                )
+            return tuple(to_string_tensors(segment) for segment in inputs)
         return _string_constant(np.array(inputs, dtype=object))
     if isinstance(inputs, np.ndarray):
         if inputs.dtype.kind not in "OUST":

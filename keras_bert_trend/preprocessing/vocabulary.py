@@ -8,10 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-# Bits of `Vocabulary.token_kinds`. A token with none of them begins a word.
-SPECIAL = 1
-PUNCTUATION = 2
-CONTINUATION = 4
+from keras_bert_trend.token_kinds import CONTINUATION, PUNCTUATION, SPECIAL
 
 _SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]")
 _REQUIRED_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -66,7 +63,8 @@ class Vocabulary:
 
     @cached_property
     def token_kinds(self) -> np.ndarray:
-        """What each token is: uint8 `(vocabulary size,)`, a sum of `SPECIAL`, `PUNCTUATION` and `CONTINUATION`.
+        """What each token is: uint8 `(vocabulary size,)`, a sum of the bits `SPECIAL` (1), `PUNCTUATION` (2) and
+        `CONTINUATION` (4). A token with none of them begins a word.
 
         `[UNK]` is an ordinary word. `[MASK]` is special: it stands for no word of the text.
         """

@@ -1,0 +1,228 @@
+"""`BertTrend`: preprocessing, encoder and pooling as the one layer that people add to a model."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_bert_trend.encoder import INPUT_NAMES, BertEncoder
+from keras_bert_trend.pooling import Pooling, TrendPooling, get_pooling
+from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
+from keras_bert_trend.preprocessing.preprocessor import to_string_tensors
+
+_AUTO_LENGTH = 128
+_warned_about_training = False
+
+
+@keras.saving.register_keras_serializable(package="keras_bert_trend")
+class BertTrend(keras.layers.Layer):
+    """Strings (or token ids) to a sentence embedding, BERT included and trainable.
+
+    Example:
+        >>> layer = BertTrend("minilm", pooling="smooth_trend", sequence_length=64)
+        >>> text = keras.Input((), dtype="string")
+        >>> model = keras.Model(text, keras.layers.Dense(1, "sigmoid")(layer(text)))
+        >>> layer.embedding_dim
+        384
+
+    Args:
+        handle: what `keras_bert_trend.sources.load_source` takes: `"minilm"`, a folder, a TF Hub URL. Leave it out to
+            give `encoder` and `preprocessor` instead.
+        pooling: a name (`keras_bert_trend.POOLING_NAMES`), a list of names (concatenated) or a `Pooling` layer.
+        sequence_length: pad and trim texts to this length; `None` pads to the longest of each batch and trims nothing;
+            `"auto"` is 128, or the model's length where that is less.
+        trainable: whether BERT trains; see `BertEncoder`, also for the next two.
+        freeze_embeddings: keep the embeddings as they are while the blocks train.
+        trainable_layers: train only the last `n` blocks.
+        return_all: return every output of the encoder beside the embedding, instead of the embedding alone.
+        vocabulary: the WordPiece tokens, or the path of a `vocab.txt`, for a model that brings none.
+        lower_case: the casing, for a model that does not say; by default it follows the vocabulary.
+        encoder: a `BertEncoder`, instead of a handle.
+        preprocessor: a `BertPreprocessor`, instead of a handle; without one the layer takes token ids only.
+        **kwargs: `name`, `dtype` (a mixed precision policy too) and the rest of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: strings `(batch,)`, a pair (tuple) of them, or the dict of `input_word_ids`, `input_mask` and
+            `input_type_ids`, int `(batch, seq)`.
+        return_all: overrides the constructor's.
+        training: whether dropout acts.
+
+    Returns:
+        The sentence embedding `(batch, embedding_dim)`; with `return_all` a dict of all of `BertEncoder`'s outputs,
+        `attention_scores` and `attention_received` included, the three inputs, and `sentence_embedding`.
+
+    Raises:
+        ValueError: the handle, pooling, length or vocabulary do not fit; see `load_source`, `BertPreprocessor`,
+            `BertEncoder` and the poolings.
+        ImportError: the weights of `"minilm"` are not installed.
+    """
+
+    def __init__(
+        self,
+        handle: str | os.PathLike | None = None,
+        *,
+        pooling: str | Pooling | Sequence[str | Pooling] = "trend",
+        sequence_length: int | str | None = "auto",
+        trainable: bool = True,
+        freeze_embeddings: bool = False,
+        trainable_layers: int | None = None,
+        return_all: bool = False,
+        vocabulary: Sequence[str] | str | os.PathLike | None = None,
+        lower_case: bool | None = None,
+        encoder: BertEncoder | None = None,
+        preprocessor: BertPreprocessor | None = None,
+        **kwargs,
+    ) -> None:
+        if (handle is None) == (encoder is None):
+            raise ValueError("Give either `handle` or `encoder`, the one or the other.")
+        super().__init__(**kwargs)
+        if handle is not None:
+            from keras_bert_trend.sources import load_source
+
+            source = load_source(handle)
+            encoder = BertEncoder.from_source(
+                source,
+                freeze_embeddings=freeze_embeddings,
+                trainable_layers=trainable_layers,
+                dtype=self.dtype_policy,
+                name="encoder",
+            )
+            preprocessor = _make_preprocessor(source, vocabulary, lower_case, sequence_length)
+        if preprocessor is not None:
+            _check_vocabulary(preprocessor.vocabulary, encoder)
+        self.encoder = encoder
+        self.preprocessor = preprocessor
+        token_kinds = None if preprocessor is None else preprocessor.vocabulary.token_kinds
+        self.pooling = get_pooling(pooling, token_kinds)
+        self.return_all = return_all
+        # Fails here, rather than in the first call, where the pooling does not fit the encoder.
+        self._embedding_dim = self.pooling.output_dim(encoder.config.hidden_size, encoder.config.num_layers)
+        if handle is not None or not trainable:
+            self.trainable = trainable
+            encoder.trainable = trainable
+        if self.trainable and encoder.trainable and _is_published_trend(self.pooling):
+            _warn_about_training()
+        self.built = True
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the sentence embedding, known before the first call."""
+        return self._embedding_dim
+
+    def build(self, input_shape=None) -> None:
+        """Do nothing: the encoder's weights exist already."""
+
+    def __call__(self, inputs, *args, **kwargs):
+        """Accept what users hold: lists of `str` and NumPy string arrays become string tensors."""
+        if not isinstance(inputs, Mapping):
+            if self.preprocessor is None:
+                raise ValueError(
+                    f"This BertTrend has no preprocessor: `inputs` must be a dict with the keys {list(INPUT_NAMES)}."
+                )
+            inputs = to_string_tensors(inputs)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def call(self, inputs, return_all=None, training=None):
+        """Return the embedding, or everything; see the class."""
+        return_all = self.return_all if return_all is None else return_all
+        if not isinstance(inputs, Mapping):
+            inputs = self.preprocessor(inputs)
+        outputs = self.encoder(inputs, training=training, **self._encoder_flags(return_all))
+        embedding = self.pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])
+        if not return_all:
+            return embedding
+        return {**{name: inputs[name] for name in INPUT_NAMES}, **outputs, "sentence_embedding": embedding}
+
+    def compute_output_spec(self, inputs, return_all=None, training=None):
+        """Return `call`'s result as symbolic tensors, without tracing."""
+        return_all = self.return_all if return_all is None else return_all
+        if not isinstance(inputs, Mapping):
+            inputs = self.preprocessor.compute_output_spec(inputs)
+        outputs = self.encoder.compute_output_spec(inputs, **self._encoder_flags(return_all))
+        embedding = self.pooling.compute_output_spec(outputs, inputs["input_mask"])
+        if not return_all:
+            return embedding
+        return {**{name: inputs[name] for name in INPUT_NAMES}, **outputs, "sentence_embedding": embedding}
+
+    def _encoder_flags(self, return_all: bool) -> dict[str, bool]:
+        """Ask the encoder for no more than what is returned or pooled."""
+        return {
+            f"return_{name}": return_all or name in self.pooling.requires
+            for name in ("attention_scores", "attention_received")
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the three parts; the handle is not kept, nor needed again."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "encoder": serialize(self.encoder),
+            "preprocessor": None if self.preprocessor is None else serialize(self.preprocessor),
+            "pooling": serialize(self.pooling),
+            "return_all": self.return_all,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> BertTrend:
+        """Rebuild the three parts, then this layer."""
+        deserialize = keras.saving.deserialize_keras_object
+        parts = {name: deserialize(config[name]) for name in ("encoder", "preprocessor", "pooling")}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whoever made the layer has been told
+            return cls(**{**config, **parts})
+
+
+def _make_preprocessor(source, vocabulary, lower_case, sequence_length) -> BertPreprocessor:
+    from keras_bert_trend.sources.source import read_vocabulary_file
+
+    if isinstance(vocabulary, str | os.PathLike):
+        vocabulary = read_vocabulary_file(os.fspath(vocabulary))
+    vocabulary = source.vocabulary if vocabulary is None else vocabulary
+    if vocabulary is None:
+        raise ValueError(f"The model at {source.origin!r} brings no vocabulary: give `vocabulary`, its vocab.txt.")
+    vocabulary = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary(vocabulary)
+    for known in (lower_case, source.lower_case, vocabulary.is_lower_case):
+        if known is not None:
+            lower_case = known
+            break
+    longest = source.config.max_position_embeddings
+    return BertPreprocessor(
+        vocabulary,
+        lower_case=lower_case,
+        sequence_length=min(_AUTO_LENGTH, longest) if sequence_length == "auto" else sequence_length,
+        max_length=longest,
+        name="preprocessor",
+    )
+
+
+def _check_vocabulary(vocabulary: Vocabulary, encoder: BertEncoder) -> None:
+    tokens, rows = len(vocabulary), encoder.config.vocab_size
+    # Some publishers round the table up for the hardware's sake; anything else is the wrong file.
+    rounded_up = rows % 8 == 0 and 0 < rows - tokens < 128
+    if tokens != rows and not rounded_up:
+        raise ValueError(
+            f"`vocabulary` has {tokens} tokens, but the model's word embeddings have {rows} rows: they belong to "
+            "different models."
+        )
+
+
+def _is_published_trend(pooling: Pooling) -> bool:
+    parts = getattr(pooling, "poolings", [pooling])
+    return any(isinstance(part, TrendPooling) and part.measure == "log_ratio" for part in parts)
+
+
+def _warn_about_training() -> None:
+    """Say once a process what was measured: training through the published log ratio can collapse."""
+    global _warned_about_training
+    if not _warned_about_training:
+        _warned_about_training = True
+        warnings.warn(
+            "Training BERT through pooling='trend': the published log ratio has a gradient that explodes near zero and "
+            "dies where the sign flips. pooling='smooth_trend' has the same anchor and related word and trains well; "
+            "keep 'trend' for a frozen BERT (trainable=False).",
+            stacklevel=4,
+        )

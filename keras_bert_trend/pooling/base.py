@@ -1,0 +1,77 @@
+"""What every pooling is: a Keras layer from the encoder's outputs to one vector a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+from keras import ops
+
+from keras_bert_trend.numerics import wide_dtype
+
+
+class Pooling(keras.layers.Layer):
+    """Base of the poolings: the encoder's output dict and the mask in, `(batch, embedding_dim)` out.
+
+    A pooling of your own overrides `compute` and `output_dim`, and `requires` where it needs more than the hidden
+    states. It must ignore padding exactly, and use `keras.ops` only.
+
+    Call arguments:
+        outputs: `BertEncoder`'s result.
+        input_mask: `(batch, seq)`, 1 for real tokens.
+        input_word_ids: `(batch, seq)`; needed by poolings that look at words (`TrendPooling`).
+    """
+
+    #: Optional encoder outputs that `compute` reads: `"attention_received"`, `"attention_scores"`.
+    requires: frozenset[str] = frozenset()
+
+    def __init__(self, **kwargs) -> None:
+        # `autocast=False`: attention sums come in float32, and must stay so under mixed precision.
+        super().__init__(autocast=False, **kwargs)
+        self.built = True
+
+    def build(self, *args, **kwargs) -> None:
+        """Do nothing: poolings have no weights."""
+
+    def compute(self, outputs: Mapping, input_mask, input_word_ids=None):
+        """Return the pooled tensor; override this."""
+        raise NotImplementedError
+
+    def output_dim(self, hidden_size: int, num_layers: int) -> int:
+        """Return the width of the result for an encoder of this shape."""
+        return hidden_size
+
+    def call(self, outputs, input_mask, input_word_ids=None):
+        """Check that the outputs are there, and pool them."""
+        missing = sorted(name for name in self.requires if name not in outputs)
+        if missing:
+            raise ValueError(
+                f"{type(self).__name__} needs the encoder's {missing}: call the encoder with "
+                + ", ".join(f"return_{name}=True" for name in missing)
+                + "."
+            )
+        return self.compute(outputs, input_mask, input_word_ids)
+
+    def compute_output_spec(self, outputs, input_mask, input_word_ids=None):
+        """Return the result as a symbolic tensor, without tracing."""
+        sequence = outputs["sequence_output"]
+        width = self.output_dim(sequence.shape[-1], len(outputs["encoder_outputs"]))
+        shape = (sequence.shape[0], width)
+        if getattr(self, "level", "sentence") == "token":
+            shape = (*sequence.shape[:2], width)
+        return keras.KerasTensor(shape, dtype=sequence.dtype)
+
+
+def hidden_states(outputs: Mapping) -> list:
+    """Return the embedding output and all encoder outputs: layer 0 … layer L, each `(batch, seq, hidden)`."""
+    return [outputs["embedding_output"], *outputs["encoder_outputs"]]
+
+
+def masked_mean(states, input_mask):
+    """Average over the real tokens: `(batch, seq, hidden)` → `(batch, hidden)`; a row without any gives zeros.
+
+    The sum runs in float32 or wider, so that long texts lose nothing under mixed precision.
+    """
+    weights = ops.cast(input_mask, wide_dtype(states))[:, :, None]
+    total = ops.sum(ops.cast(states, weights.dtype) * weights, axis=1)
+    return ops.cast(total / ops.maximum(ops.sum(weights, axis=1), 1.0), states.dtype)

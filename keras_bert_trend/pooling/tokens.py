@@ -1,0 +1,124 @@
+"""Poolings over the last layer's tokens: first token, pooler, mean, max, mean and standard deviation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_bert_trend.numerics import wide_dtype
+from keras_bert_trend.pooling.base import Pooling, masked_mean
+
+
+@keras.saving.register_keras_serializable(package="keras_bert_trend")
+class ClsPooling(Pooling):
+    """The last hidden state of the first token, [CLS]: `H[L, 0]` (Devlin et al. 2019, §3)."""
+
+    def compute(self, outputs, input_mask, input_word_ids=None):
+        """Return `(batch, hidden)`."""
+        return outputs["sequence_output"][:, 0]
+
+
+@keras.saving.register_keras_serializable(package="keras_bert_trend")
+class PoolerPooling(Pooling):
+    """The encoder's `pooled_output`: `tanh(W · H[L, 0] + b)` (google-research/bert, `modeling.py`, `pooler`)."""
+
+    def compute(self, outputs, input_mask, input_word_ids=None):
+        """Return `(batch, hidden)`."""
+        return outputs["pooled_output"]
+
+
+@keras.saving.register_keras_serializable(package="keras_bert_trend")
+class MeanPooling(Pooling):
+    """Mean of `H[L, t]` over the real tokens, [CLS] and [SEP] included (Reimers and Gurevych 2019, arXiv:1908.10084)."""
+
+    def compute(self, outputs, input_mask, input_word_ids=None):
+        """Return `(batch, hidden)`."""
+        return masked_mean(outputs["sequence_output"], input_mask)
+
+
+@keras.saving.register_keras_serializable(package="keras_bert_trend")
+class MaxPooling(Pooling):
+    """Maximum of `H[L, t]` over the real tokens, dimension by dimension (Reimers and Gurevych 2019)."""
+
+    def compute(self, outputs, input_mask, input_word_ids=None):
+        """Return `(batch, hidden)`; a row without real tokens gives zeros."""
+        states = outputs["sequence_output"]
+        real = ops.cast(input_mask, "bool")[:, :, None]
+        # Any number below every hidden state does; −1e4 exists in float16 too.
+        highest = ops.max(ops.where(real, states, ops.cast(-1e4, states.dtype)), axis=1)
+        return ops.where(ops.any(real, axis=1), highest, ops.zeros_like(highest))
+
+
+@keras.saving.register_keras_serializable(package="keras_bert_trend")
+class MeanStdPooling(Pooling):
+    """Mean and standard deviation of `H[L, t]` over the real tokens, side by side: `(batch, 2 · hidden)`.
+
+    "Statistics pooling" (Snyder et al. 2017, "Deep Neural Network Embeddings for Text-Independent Speaker
+    Verification"). The standard deviation is the population's, `√(Σ(x − mean)² / n)`.
+    """
+
+    def compute(self, outputs, input_mask, input_word_ids=None):
+        """Return `(batch, 2 · hidden)`; one token has standard deviation zero."""
+        states = outputs["sequence_output"]
+        states = ops.cast(states, wide_dtype(states))
+        mean = masked_mean(states, input_mask)
+        variance = masked_mean(ops.square(states - mean[:, None]), input_mask)
+        # The root's gradient is infinite at zero: the masked branch must not even see a zero.
+        positive = variance > 0
+        std = ops.where(positive, ops.sqrt(ops.where(positive, variance, ops.ones_like(variance))), 0.0)
+        return ops.cast(ops.concatenate([mean, std], axis=-1), outputs["sequence_output"].dtype)
+
+    def output_dim(self, hidden_size, num_layers):
+        """Return `2 · hidden_size`."""
+        return 2 * hidden_size
+
+
+@keras.saving.register_keras_serializable(package="keras_bert_trend")
+class ConcatPooling(Pooling):
+    """Several poolings side by side.
+
+    Args:
+        poolings: `Pooling` layers of sentence level.
+        **kwargs: those of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: the list is empty, or holds something that is no sentence-level pooling.
+    """
+
+    def __init__(self, poolings: list[Pooling], **kwargs) -> None:
+        super().__init__(**kwargs)
+        if not poolings or not all(isinstance(pooling, Pooling) for pooling in poolings):
+            raise ValueError(f"`poolings` must be a non-empty list of Pooling layers, got {poolings!r}.")
+        if any(getattr(pooling, "level", "sentence") == "token" for pooling in poolings):
+            raise ValueError("`poolings` must all pool to one vector a text; one of them has level='token'.")
+        self.poolings = list(poolings)
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """Everything that any of the poolings requires."""
+        return frozenset().union(*(pooling.requires for pooling in self.poolings))
+
+    def compute(self, outputs, input_mask, input_word_ids=None):
+        """Return `(batch, sum of the widths)`."""
+        return ops.concatenate(
+            [pooling(outputs, input_mask, input_word_ids=input_word_ids) for pooling in self.poolings], axis=-1
+        )
+
+    def output_dim(self, hidden_size, num_layers):
+        """Return the sum of the poolings' widths."""
+        return sum(pooling.output_dim(hidden_size, num_layers) for pooling in self.poolings)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
+        return {
+            **super().get_config(),
+            "poolings": [keras.saving.serialize_keras_object(pooling) for pooling in self.poolings],
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ConcatPooling:
+        """Rebuild the poolings, then this layer."""
+        poolings = [keras.saving.deserialize_keras_object(pooling) for pooling in config["poolings"]]
+        return cls(**{**config, "poolings": poolings})

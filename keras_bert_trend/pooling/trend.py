@@ -1,0 +1,260 @@
+"""Trend pooling: how the sentence's key words change between the static embedding and the last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bert_trend.numerics import wide_dtype
+from keras_bert_trend.pooling.base import Pooling
+from keras_bert_trend.token_kinds import CONTINUATION, PUNCTUATION, SPECIAL
+
+READINGS = ("published", "layers", "all")
+MEASURES = ("log_ratio", "asinh", "difference")
+AGGREGATIONS = ("anchor_related", "attention")
+UNITS = ("token", "word")
+
+#: Smallest magnitude a hidden state counts with in the log ratio. A float32 hidden state of a LayerNorm is that small
+#: only where it is exactly zero, so no published value changes; without it the gradient, 1/H, would overflow.
+_EPSILON = 1e-12
+
+
+@keras.saving.register_keras_serializable(package="keras_bert_trend")
+class TrendPooling(Pooling):
+    """Trend-vector pooling (Vasiliev 2022, 2023).
+
+    With hidden states `H[l, t]` (`l` = 0 the embedding output, L the last block), attention `A[l, h, query, key]`,
+    attention received `c[l, h, k] = Σ_q A[l, h, q, k]` over the real queries, and *candidates*, the real tokens that
+    are neither special nor punctuation:
+
+    1. **Rows** `r[i, k]`, by `reading`: `"published"`: `i` = the heads of the first block (what the article's code
+       does, and what its printed numbers show); `"layers"`: `i` = the blocks, each the mean of its heads (what its
+       prose says); `"all"`: every (block, head).
+    2. **Anchor**: `argmax_k r[last, k]`, the sentence's most important word.
+    3. **Related word**: among the rows whose argmax is the anchor, the most frequent runner-up; ties go to the first.
+    4. **Trend** of a token, by `measure`: `"log_ratio"`: `log(H[L, t] / H[0, t])`, 0 where the ratio is negative or
+       either state is zero (published); `"asinh"`: `asinh(H[L, t] / s) − asinh(H[0, t] / s)`, which keeps the sign
+       and has a bounded gradient: made for training; `"difference"`: `H[L, t] − H[0, t]`.
+    5. **Embedding**, by `aggregation`: `"anchor_related"`: trend(anchor) + trend(related) (published); `"attention"`:
+       `Σ_k w_k · trend(k)` over all candidates, `w` = `r[last]` normalised to sum 1.
+
+    One candidate gives its trend alone. Without a candidate (only punctuation) the real non-special tokens take
+    their place. A text without those, the empty text, gives the zero vector. The value and its gradient are always
+    finite.
+
+    The log ratio is ill-conditioned where a state is near zero: a difference of `δ` in `H` is one of `δ / |H|` in the
+    trend. Rounding in the encoder (about 1e-6 in float32) therefore shows in those elements.
+
+    Sources: Yuli Vasiliev, "Discovering trends in BERT embeddings of different levels for the task of semantic context
+    determining" (December 2022) and "Generating sentence-level embedding based on the trends in token-level BERT
+    embeddings" (January 2023); code: github.com/nlptechbook/BERTembeddings. The `asinh` measure, `layers`, `all`,
+    `attention` and `word` are this package's.
+
+    Args:
+        token_kinds: what each token id is: uint8 `(vocabulary size,)`, `Vocabulary.token_kinds`.
+        reading: `"published"`, `"layers"` or `"all"`.
+        measure: `"log_ratio"`, `"asinh"` or `"difference"`.
+        aggregation: `"anchor_related"` or `"attention"`.
+        unit: `"token"` (published), or `"word"`: the attention received by a word is summed over its pieces, and its
+            states are averaged.
+        scale: `s` of the `asinh` measure.
+        **kwargs: those of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: an argument is none of these; on a call, `input_word_ids` is missing.
+    """
+
+    requires = frozenset({"attention_received"})
+
+    def __init__(
+        self,
+        token_kinds: Sequence[int] | np.ndarray | str,
+        *,
+        reading: str = "published",
+        measure: str = "log_ratio",
+        aggregation: str = "anchor_related",
+        unit: str = "token",
+        scale: float = 0.1,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        for name, value, allowed in (
+            ("reading", reading, READINGS),
+            ("measure", measure, MEASURES),
+            ("aggregation", aggregation, AGGREGATIONS),
+            ("unit", unit, UNITS),
+        ):
+            if value not in allowed:
+                raise ValueError(f"`{name}` must be one of {allowed}, got {value!r}.")
+        if not scale > 0:
+            raise ValueError(f"`scale` must be positive, got {scale!r}.")
+        self.token_kinds = _parse_kinds(token_kinds)
+        self.reading = reading
+        self.measure = measure
+        self.aggregation = aggregation
+        self.unit = unit
+        self.scale = float(scale)
+
+    def compute(self, outputs, input_mask, input_word_ids=None):
+        """Return `(batch, hidden)`."""
+        chosen = self.select(outputs, input_mask, input_word_ids)
+        first, last = outputs["embedding_output"], outputs["sequence_output"]
+        wide = wide_dtype(last)
+        first, last = ops.cast(first, wide), ops.cast(last, wide)
+        if self.aggregation == "attention":
+            embedding = self._attention_weighted(first, last, chosen)
+        else:
+            embedding = self._trend_at(chosen["anchor"], chosen["has_anchor"], first, last, chosen)
+            embedding = embedding + self._trend_at(chosen["related"], chosen["has_related"], first, last, chosen)
+        return ops.cast(embedding, outputs["sequence_output"].dtype)
+
+    def select(self, outputs: Mapping, input_mask, input_word_ids) -> dict[str, Any]:
+        """Find the anchor and the related word: steps 1 to 3.
+
+        Args:
+            outputs: the encoder's outputs; `attention_received` is read.
+            input_mask: `(batch, seq)`.
+            input_word_ids: `(batch, seq)`.
+
+        Returns:
+            dict with `rows` `(batch, rows, seq)`, `candidates` bool `(batch, seq)` (with `unit="word"`: the first
+            piece of each word), `anchor` and `related` int32 `(batch,)` positions, `has_anchor` and `has_related` bool
+            `(batch,)`, `votes` int32 `(batch, seq)`: how many rows led by the anchor have this runner-up, and
+            `pieces` bool `(batch, seq, seq)` (`None` for tokens): which positions make up one word.
+        """
+        if input_word_ids is None:
+            raise ValueError("TrendPooling needs `input_word_ids`, to tell words from punctuation and special tokens.")
+        candidates, continuation = self._candidates(input_mask, input_word_ids)
+        rows, pieces = self._rows(outputs["attention_received"]), None
+        if self.unit == "word":
+            pieces, candidates = _group_pieces(candidates, continuation)
+            rows = ops.matmul(rows, ops.cast(pieces, rows.dtype))
+
+        length = ops.shape(rows)[-1]
+        positions = ops.arange(length, dtype="int32")
+        among = ops.where(candidates[:, None, :], rows, -1.0)  # attention is never negative
+        leaders = ops.cast(ops.argmax(among, axis=-1), "int32")  # (batch, rows)
+        anchor = leaders[:, -1]
+        is_anchor = positions[None, :] == anchor[:, None]
+        others = ops.logical_and(candidates, ops.logical_not(is_anchor))
+        runners_up = ops.cast(ops.argmax(ops.where(others[:, None, :], rows, -1.0), axis=-1), "int32")
+        voting = leaders == anchor[:, None]
+        ballots = ops.logical_and(voting[:, :, None], runners_up[:, :, None] == positions[None, None, :])
+        votes = ops.where(others, ops.sum(ops.cast(ballots, "int32"), axis=1), 0)
+        return {
+            "rows": rows,
+            "candidates": candidates,
+            "pieces": pieces,
+            "anchor": anchor,
+            "has_anchor": ops.any(candidates, axis=-1),
+            "related": ops.cast(ops.argmax(votes, axis=-1), "int32"),
+            "has_related": ops.any(others, axis=-1),
+            "votes": votes,
+        }
+
+    def _candidates(self, input_mask, input_word_ids):
+        """Return which tokens are candidates and which continue a word, bool `(batch, seq)`."""
+        kinds = ops.take(ops.convert_to_tensor(self.token_kinds, dtype="int32"), input_word_ids, axis=0)
+
+        def has(bit):
+            return ops.not_equal(ops.bitwise_and(kinds, ops.full_like(kinds, bit)), 0)
+
+        ordinary = ops.logical_and(ops.cast(input_mask, "bool"), ops.logical_not(has(SPECIAL)))
+        words = ops.logical_and(ordinary, ops.logical_not(has(PUNCTUATION)))
+        candidates = ops.where(ops.any(words, axis=-1, keepdims=True), words, ordinary)
+        return candidates, has(CONTINUATION)
+
+    def _rows(self, received):
+        if self.reading == "published":
+            return received[:, 0]
+        if self.reading == "layers":
+            return ops.mean(received, axis=2)
+        shape = ops.shape(received)
+        return ops.reshape(received, (shape[0], shape[1] * shape[2], shape[3]))
+
+    def _trend_at(self, position, exists, first, last, chosen):
+        """Return the trend of the unit at `position`, or zeros where there is none: `(batch, hidden)`."""
+        if chosen["pieces"] is None:
+            index = position[:, None, None]
+            first = ops.squeeze(ops.take_along_axis(first, index, axis=1), axis=1)
+            last = ops.squeeze(ops.take_along_axis(last, index, axis=1), axis=1)
+        else:
+            own = ops.take_along_axis(chosen["pieces"], position[:, None, None], axis=1)
+            weights = ops.cast(ops.squeeze(own, axis=1), last.dtype)[:, :, None]
+            count = ops.maximum(ops.sum(weights, axis=1), 1.0)
+            first, last = ops.sum(weights * first, axis=1) / count, ops.sum(weights * last, axis=1) / count
+        # Where there is no unit, equal constants stand in: trend 0, and no gradient to the states.
+        exists = exists[:, None]
+        one = ops.ones_like(last)
+        return self._change(ops.where(exists, first, one), ops.where(exists, last, one))
+
+    def _attention_weighted(self, first, last, chosen):
+        if chosen["pieces"] is not None:
+            weights = ops.cast(chosen["pieces"], last.dtype)
+            count = ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1.0)
+            first, last = ops.matmul(weights, first) / count, ops.matmul(weights, last) / count
+        candidates = chosen["candidates"]
+        one = ops.ones_like(last)
+        change = self._change(
+            ops.where(candidates[:, :, None], first, one), ops.where(candidates[:, :, None], last, one)
+        )
+        weights = ops.cast(ops.where(candidates, chosen["rows"][:, -1], 0.0), last.dtype)
+        total = ops.sum(weights, axis=-1, keepdims=True)
+        weights = weights / ops.where(total > 0, total, ops.ones_like(total))
+        return ops.sum(weights[:, :, None] * change, axis=1)
+
+    def _change(self, first, last):
+        """Measure the change from `first` to `last`, element by element: step 4."""
+        if self.measure == "difference":
+            return last - first
+        if self.measure == "asinh":
+            return ops.arcsinh(last / self.scale) - ops.arcsinh(first / self.scale)
+        # Signs, not a product: the product of two tiny states would underflow to zero.
+        defined = ops.sign(first) * ops.sign(last) > 0
+        one = ops.ones_like(last)
+        # The undefined elements must not reach the logarithm, or their gradient would be NaN: log(1 / 1) stands in.
+        numerator = ops.where(defined, ops.maximum(ops.abs(last), _EPSILON), one)
+        denominator = ops.where(defined, ops.maximum(ops.abs(first), _EPSILON), one)
+        return ops.log(numerator / denominator)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments; the token kinds as one digit a token."""
+        return {
+            **super().get_config(),
+            "token_kinds": "".join(map(str, self.token_kinds.tolist())),
+            "reading": self.reading,
+            "measure": self.measure,
+            "aggregation": self.aggregation,
+            "unit": self.unit,
+            "scale": self.scale,
+        }
+
+
+def _parse_kinds(token_kinds) -> np.ndarray:
+    if isinstance(token_kinds, str):
+        token_kinds = [int(digit) for digit in token_kinds]
+    kinds = np.asarray(token_kinds)
+    if kinds.ndim != 1 or kinds.size == 0 or kinds.dtype.kind not in "ui" or kinds.min() < 0 or kinds.max() > 7:
+        raise ValueError(
+            "`token_kinds` must be a one-dimensional array of integers in [0, 7], one per token id "
+            f"(`Vocabulary.token_kinds`); got shape {kinds.shape}, dtype {kinds.dtype}."
+        )
+    return kinds.astype(np.uint8)
+
+
+def _group_pieces(candidates, continuation):
+    """Return which candidates belong to the same word, bool `(batch, seq, seq)`, and each word's first piece.
+
+    A word is a candidate that continues nothing, with the continuations that directly follow it. A continuation that
+    follows no candidate begins a word itself.
+    """
+    before = ops.concatenate([ops.zeros_like(candidates[:, :1]), candidates[:, :-1]], axis=1)
+    begins = ops.logical_and(candidates, ops.logical_not(ops.logical_and(continuation, before)))
+    number = ops.cumsum(ops.cast(begins, "int32"), axis=1)
+    same = number[:, :, None] == number[:, None, :]
+    both = ops.logical_and(candidates[:, :, None], candidates[:, None, :])
+    return ops.logical_and(same, both), begins
