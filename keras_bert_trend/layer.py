@@ -33,8 +33,10 @@ class BertTrend(keras.layers.Layer):
         handle: what `keras_bert_trend.sources.load_source` takes: `"minilm"`, a folder, a TF Hub URL. Leave it out to
             give `encoder` and `preprocessor` instead.
         pooling: a name (`keras_bert_trend.POOLING_NAMES`), a list of names (concatenated) or a `Pooling` layer.
-        sequence_length: pad and trim texts to this length; `None` pads to the longest of each batch and trims nothing;
-            `"auto"` is 128, or the model's length where that is less.
+        sequence_length: pad and trim texts to this length; `None` pads to the longest of each batch; `"auto"` is 128,
+            or the model's length where that is less.
+        max_length: with `sequence_length=None`, the longest text taken; the model's length by default.
+        truncate: with `sequence_length=None`, trim longer texts instead of refusing them.
         trainable: whether BERT trains; see `BertEncoder`, also for the next two.
         freeze_embeddings: keep the embeddings as they are while the blocks train.
         trainable_layers: train only the last `n` blocks.
@@ -67,6 +69,8 @@ class BertTrend(keras.layers.Layer):
         *,
         pooling: str | Pooling | Sequence[str | Pooling] = "trend",
         sequence_length: int | str | None = "auto",
+        max_length: int | None = None,
+        truncate: bool = False,
         trainable: bool = True,
         freeze_embeddings: bool = False,
         trainable_layers: int | None = None,
@@ -91,7 +95,9 @@ class BertTrend(keras.layers.Layer):
                 dtype=self.dtype_policy,
                 name="encoder",
             )
-            preprocessor = _make_preprocessor(source, vocabulary, lower_case, sequence_length)
+            preprocessor = _make_preprocessor(
+                source, vocabulary, lower_case, sequence_length, max_length, truncate
+            )
         if preprocessor is not None:
             _check_vocabulary(preprocessor.vocabulary, encoder)
         self.encoder = encoder
@@ -101,6 +107,9 @@ class BertTrend(keras.layers.Layer):
         self.return_all = return_all
         # Fails here, rather than in the first call, where the pooling does not fit the encoder.
         self._embedding_dim = self.pooling.output_dim(encoder.config.hidden_size, encoder.config.num_layers)
+        if handle is not None:
+            # Nothing else uses this encoder: a pooler that nobody reads would only be a weight without a gradient.
+            encoder.train_pooler = return_all or "pooled_output" in self.pooling.requires
         if handle is not None or not trainable:
             self.trainable = trainable
             encoder.trainable = trainable
@@ -150,6 +159,8 @@ class BertTrend(keras.layers.Layer):
 
     def _encoder_flags(self, return_all: bool) -> dict[str, bool]:
         """Ask the encoder for no more than what is returned or pooled."""
+        if return_all and not self.encoder.train_pooler:
+            self.encoder.train_pooler = True  # `pooled_output` leaves the layer: it may be trained on
         return {
             f"return_{name}": return_all or name in self.pooling.requires
             for name in ("attention_scores", "attention_received")
@@ -176,7 +187,7 @@ class BertTrend(keras.layers.Layer):
             return cls(**{**config, **parts})
 
 
-def _make_preprocessor(source, vocabulary, lower_case, sequence_length) -> BertPreprocessor:
+def _make_preprocessor(source, vocabulary, lower_case, sequence_length, max_length, truncate) -> BertPreprocessor:
     from keras_bert_trend.sources.source import read_vocabulary_file
 
     if isinstance(vocabulary, str | os.PathLike):
@@ -190,11 +201,15 @@ def _make_preprocessor(source, vocabulary, lower_case, sequence_length) -> BertP
             lower_case = known
             break
     longest = source.config.max_position_embeddings
+    if max_length is not None and max_length > longest:
+        raise ValueError(f"`max_length`={max_length} is longer than the model: it has {longest} positions.")
+    max_length = longest if max_length is None else max_length
     return BertPreprocessor(
         vocabulary,
         lower_case=lower_case,
-        sequence_length=min(_AUTO_LENGTH, longest) if sequence_length == "auto" else sequence_length,
-        max_length=longest,
+        sequence_length=min(_AUTO_LENGTH, max_length) if sequence_length == "auto" else sequence_length,
+        max_length=max_length,
+        truncate=truncate,
         name="preprocessor",
     )
 

@@ -35,7 +35,9 @@ class BertEncoder(keras.layers.Layer):
             it is then the same deterministic function in `fit` and in `predict`.
         freeze_embeddings: keep the embeddings' weights as they are while the blocks train.
         trainable_layers: train only the last `n` blocks and the pooler; everything below, embeddings included, stays
-            frozen. `None` trains all blocks. Setting `encoder.trainable` later respects both arguments.
+            frozen. `None` trains all blocks.
+        train_pooler: whether the pooler trains too; without it a model that never uses `pooled_output` has no weights
+            that get no gradient. Setting `encoder.trainable` later respects these three arguments.
         **kwargs: `name`, `dtype` (a mixed precision policy too) and the rest of `keras.layers.Layer`.
 
     Call arguments:
@@ -66,6 +68,7 @@ class BertEncoder(keras.layers.Layer):
         trainable: bool = True,
         freeze_embeddings: bool = False,
         trainable_layers: int | None = None,
+        train_pooler: bool = True,
         **kwargs,
     ) -> None:
         config = config if isinstance(config, BertConfig) else BertConfig.from_dict(config)
@@ -77,15 +80,16 @@ class BertEncoder(keras.layers.Layer):
         self.config = config
         self.freeze_embeddings = freeze_embeddings
         self.trainable_layers = trainable_layers
+        self._train_pooler = train_pooler
 
         self.embeddings = BertEmbeddings(config, dtype=self.dtype_policy, name="embeddings")
         self.blocks = [
             TransformerBlock(config, dtype=self.dtype_policy, name=f"layer_{i}") for i in range(config.num_layers)
         ]
-        self.trainable = trainable
-        self._freeze_parts()  # the setter is skipped where it would change nothing
         # The configuration fixes every shape: weights exist from the start, before any input was seen.
         self.build()
+        self.trainable = trainable
+        self._freeze_parts()  # the setter is skipped where it would change nothing
 
     def build(self, input_shape=None) -> None:
         """Create all weights; needs no input shape."""
@@ -132,10 +136,22 @@ class BertEncoder(keras.layers.Layer):
     @trainable.setter
     def trainable(self, value: bool) -> None:
         keras.layers.Layer.trainable.fset(self, value)  # sets every sub-layer: what must stay frozen is set again
-        if value and hasattr(self, "blocks"):
+        if value and self.built:
             self._freeze_parts()
 
+    @property
+    def train_pooler(self) -> bool:
+        """Whether the pooler trains when the encoder does."""
+        return self._train_pooler
+
+    @train_pooler.setter
+    def train_pooler(self, value: bool) -> None:
+        self._train_pooler = value
+        self._freeze_parts()
+
     def _freeze_parts(self) -> None:
+        if self.config.pooler == "tanh":
+            self.pooler_kernel.trainable = self.pooler_bias.trainable = self.trainable and self._train_pooler
         if self.trainable_layers is not None:
             for block in self.blocks[: len(self.blocks) - self.trainable_layers]:
                 block.trainable = False
@@ -299,6 +315,7 @@ class BertEncoder(keras.layers.Layer):
             "config": self.config.to_dict(),
             "freeze_embeddings": self.freeze_embeddings,
             "trainable_layers": self.trainable_layers,
+            "train_pooler": self.train_pooler,
         }
 
 

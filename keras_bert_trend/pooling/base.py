@@ -22,7 +22,8 @@ class Pooling(keras.layers.Layer):
         input_word_ids: `(batch, seq)`; needed by poolings that look at words (`TrendPooling`).
     """
 
-    #: Optional encoder outputs that `compute` reads: `"attention_received"`, `"attention_scores"`.
+    #: Encoder outputs that `compute` reads beside the hidden states: `"pooled_output"`, `"attention_received"`,
+    #: `"attention_scores"`.
     requires: frozenset[str] = frozenset()
 
     def __init__(self, **kwargs) -> None:

@@ -24,6 +24,8 @@ class ClsPooling(Pooling):
 class PoolerPooling(Pooling):
     """The encoder's `pooled_output`: `tanh(W · H[L, 0] + b)` (google-research/bert, `modeling.py`, `pooler`)."""
 
+    requires = frozenset({"pooled_output"})
+
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`."""
         return outputs["pooled_output"]

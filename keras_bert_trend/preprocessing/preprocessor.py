@@ -34,8 +34,10 @@ class BertPreprocessor(keras.layers.Layer):
     Args:
         vocabulary: the WordPiece tokens in the order of their ids.
         lower_case: whether to lower-case and strip accents first, as uncased models need.
-        sequence_length: pad and trim to this length; `None` pads to the longest text of the batch and trims nothing.
-        max_length: the longest sequence the model takes; with `sequence_length=None` a longer text is an error.
+        sequence_length: pad and trim to this length; `None` pads to the longest text of the batch.
+        max_length: the longest sequence the model takes; with `sequence_length=None` a longer text is an error,
+            unless `truncate`.
+        truncate: with `sequence_length=None`, trim texts to `max_length` instead of refusing longer ones.
         **kwargs: `name` and the rest of `keras.layers.Layer`.
 
     Call arguments:
@@ -57,15 +59,17 @@ class BertPreprocessor(keras.layers.Layer):
         lower_case: bool,
         sequence_length: int | None = 128,
         max_length: int | None = None,
+        truncate: bool = False,
         **kwargs,
     ) -> None:
         kwargs.setdefault("trainable", False)
         super().__init__(**kwargs)
         self.vocabulary = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary(vocabulary)
-        _check_lengths(sequence_length, max_length)
+        _check_lengths(sequence_length, max_length, truncate)
         self.lower_case = bool(lower_case)
         self.sequence_length = sequence_length
         self.max_length = max_length
+        self.truncate = truncate
         self.supports_jit = False  # XLA has no strings
         self._tokenizer = None  # made on first use: TensorFlow is needed for text alone
         self.built = True
@@ -99,12 +103,14 @@ class BertPreprocessor(keras.layers.Layer):
         if self.sequence_length is None:
             counts = tf.add_n([segment.row_lengths() for segment in segments]) + 1 + len(segments)
             longest = tf.reduce_max(tf.concat([counts, [1 + len(segments)]], axis=0))  # defined for an empty batch
-            if self.max_length is not None:
+            if self.truncate:
+                longest = tf.minimum(longest, self.max_length)
+            elif self.max_length is not None:
                 tf.debugging.assert_less_equal(
                     longest,
                     tf.constant(self.max_length, longest.dtype),
                     message=f"A text has more tokens than the model's {self.max_length} positions. Set "
-                    f"sequence_length={self.max_length} (or less) to truncate, or split the text.",
+                    f"sequence_length={self.max_length} (or less) or truncate=True, or split the text.",
                 )
             length = tf.cast(longest, tf.int32)
         else:
@@ -155,6 +161,7 @@ class BertPreprocessor(keras.layers.Layer):
             "lower_case": self.lower_case,
             "sequence_length": self.sequence_length,
             "max_length": self.max_length,
+            "truncate": self.truncate,
         }
 
     def save_assets(self, directory: str) -> None:
@@ -223,13 +230,13 @@ def _as_segments(inputs) -> list:
     return segments
 
 
-def _check_lengths(sequence_length: int | None, max_length: int | None) -> None:
-    if sequence_length is not None:
-        if isinstance(sequence_length, bool) or not isinstance(sequence_length, int) or sequence_length < 3:
-            raise ValueError(
-                f"`sequence_length` must be at least 3 ([CLS], a token, [SEP]) or None, got {sequence_length!r}."
-            )
-        if max_length is not None and sequence_length > max_length:
-            raise ValueError(
-                f"`sequence_length`={sequence_length} is longer than the model: it has {max_length} positions."
-            )
+def _check_lengths(sequence_length: int | None, max_length: int | None, truncate: bool) -> None:
+    for name, value in (("sequence_length", sequence_length), ("max_length", max_length)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 3):
+            raise ValueError(f"`{name}` must be at least 3 ([CLS], a token, [SEP]) or None, got {value!r}.")
+    if sequence_length is not None and max_length is not None and sequence_length > max_length:
+        raise ValueError(
+            f"`sequence_length`={sequence_length} is longer than the model: it has {max_length} positions."
+        )
+    if truncate and max_length is None:
+        raise ValueError("`truncate=True` needs `max_length`, the length to trim to.")
