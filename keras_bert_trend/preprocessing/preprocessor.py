@@ -106,12 +106,7 @@ class BertPreprocessor(keras.layers.Layer):
             if self.truncate:
                 longest = tf.minimum(longest, self.max_length)
             elif self.max_length is not None:
-                tf.debugging.assert_less_equal(
-                    longest,
-                    tf.constant(self.max_length, longest.dtype),
-                    message=f"A text has more tokens than the model's {self.max_length} positions. Set "
-                    f"sequence_length={self.max_length} (or less) or truncate=True, or split the text.",
-                )
+                self._refuse_longer(longest)
             length = tf.cast(longest, tf.int32)
         else:
             length = tf.constant(self.sequence_length, tf.int32)
@@ -121,6 +116,18 @@ class BertPreprocessor(keras.layers.Layer):
         for tensor in packed.values():
             tensor.set_shape((None, self.sequence_length))
         return packed
+
+    def _refuse_longer(self, longest) -> None:
+        import tensorflow as tf
+
+        message = (
+            f"A text has more tokens than the {self.max_length} positions of the model. Set "
+            f"sequence_length={self.max_length} (or less) or truncate=True, or split the text."
+        )
+        if not tf.executing_eagerly():
+            tf.debugging.assert_less_equal(longest, tf.constant(self.max_length, longest.dtype), message=message)
+        elif longest > self.max_length:
+            raise ValueError(message)
 
     def tokenize(self, texts):
         """Return the texts' WordPiece ids, without special tokens, as a ragged int32 tensor `(batch, None)`."""
@@ -134,11 +141,11 @@ class BertPreprocessor(keras.layers.Layer):
 
             # Lifted out of any graph being traced: the table belongs to the layer, and is exported with it.
             with tf.init_scope():
-                table = tf.lookup.StaticVocabularyTable(
+                table = tf.lookup.StaticHashTable(
                     tf.lookup.KeyValueTensorInitializer(
                         tf.constant(self.vocabulary.tokens), tf.range(len(self.vocabulary), dtype=tf.int64)
                     ),
-                    num_oov_buckets=1,
+                    default_value=self.vocabulary.id_of("[UNK]"),
                 )
                 self._tokenizer = tensorflow_text.BertTokenizer(
                     table, lower_case=self.lower_case, token_out_type=tf.int32
@@ -210,9 +217,9 @@ def to_string_tensors(inputs):
 def _string_constant(array: np.ndarray):
     import tensorflow as tf
 
-    bad = next((text for text in array.ravel() if not isinstance(text, str | bytes)), None)
-    if bad is not None:
-        raise ValueError(f"`inputs` must be strings, got {bad!r} among them.")
+    for text in array.ravel():
+        if not isinstance(text, str | bytes):
+            raise ValueError(f"`inputs` must be strings, got {text!r} among them.")
     return tf.constant(array, dtype=tf.string)
 
 

