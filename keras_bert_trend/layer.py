@@ -95,9 +95,7 @@ class BertTrend(keras.layers.Layer):
                 dtype=self.dtype_policy,
                 name="encoder",
             )
-            preprocessor = _make_preprocessor(
-                source, vocabulary, lower_case, sequence_length, max_length, truncate
-            )
+            preprocessor = _make_preprocessor(source, vocabulary, lower_case, sequence_length, max_length, truncate)
         if preprocessor is not None:
             _check_vocabulary(preprocessor.vocabulary, encoder)
         self.encoder = encoder

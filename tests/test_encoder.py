@@ -150,7 +150,9 @@ def test_unknown_batch_and_length_in_a_function(small_config, inputs):
     assert function.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize(("policy", "tolerance"), [("mixed_float16", 5e-3), ("mixed_bfloat16", 4e-2), ("float64", 1e-5)])
+@pytest.mark.parametrize(
+    ("policy", "tolerance"), [("mixed_float16", 5e-3), ("mixed_bfloat16", 4e-2), ("float64", 1e-5)]
+)
 def test_other_dtypes(small_config, inputs, policy, tolerance):
     encoder = BertEncoder(small_config)
     other = BertEncoder(small_config, dtype=policy)

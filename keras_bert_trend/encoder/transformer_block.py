@@ -67,8 +67,8 @@ class TransformerBlock(keras.layers.Layer):
             training: whether dropout acts.
 
         Returns:
-            `(batch, seq, hidden)` and the attention probabilities `(batch, heads, seq, seq)` in float32 (float64 under that policy),
-            before dropout, as `[..., query, key]`.
+            `(batch, seq, hidden)` and the attention probabilities `(batch, heads, seq, seq)` in float32 (float64 under
+            that policy), before dropout, as `[..., query, key]`.
         """
         config = self.config
         probabilities, context = self._attend(x, input_mask, training)

@@ -29,9 +29,7 @@ class LayerPooling(Pooling):
         ValueError: an argument is none of these; on the first call, a layer that the encoder does not have.
     """
 
-    def __init__(
-        self, layers: Sequence[int], *, combine: str = "mean", level: str = "sentence", **kwargs
-    ) -> None:
+    def __init__(self, layers: Sequence[int], *, combine: str = "mean", level: str = "sentence", **kwargs) -> None:
         super().__init__(**kwargs)
         if not layers or not all(isinstance(layer, int) and not isinstance(layer, bool) for layer in layers):
             raise ValueError(f"`layers` must be a non-empty list of layer numbers, got {layers!r}.")

@@ -33,7 +33,10 @@ class PoolerPooling(Pooling):
 
 @keras.saving.register_keras_serializable(package="keras_bert_trend")
 class MeanPooling(Pooling):
-    """Mean of `H[L, t]` over the real tokens, [CLS] and [SEP] included (Reimers and Gurevych 2019, arXiv:1908.10084)."""
+    """Mean of `H[L, t]` over the real tokens, [CLS] and [SEP] included.
+
+    Source: Reimers and Gurevych 2019 (Sentence-BERT, arXiv:1908.10084), §3.
+    """
 
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`."""

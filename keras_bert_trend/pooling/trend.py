@@ -123,7 +123,8 @@ class TrendPooling(Pooling):
         Returns:
             dict with `rows` `(batch, rows, seq)`, `candidates` bool `(batch, seq)` (with `unit="word"`: the first
             piece of each word), `anchor` and `related` int32 `(batch,)` positions, `has_anchor` and `has_related` bool
-            `(batch,)`, `votes` int32 `(batch, seq)`: how many rows led by the anchor have this runner-up, and
+            `(batch,)`, `leaders` and `runners_up` int32 `(batch, rows)`: each row's highest candidate, and its highest
+            but for the anchor; `votes` int32 `(batch, seq)`: how many rows led by the anchor have this runner-up; and
             `pieces` bool `(batch, seq, seq)` (`None` for tokens): which positions make up one word.
         """
         if input_word_ids is None:
@@ -154,6 +155,8 @@ class TrendPooling(Pooling):
             "related": ops.cast(ops.argmax(votes, axis=-1), "int32"),
             "has_related": ops.any(others, axis=-1),
             "votes": votes,
+            "leaders": leaders,
+            "runners_up": runners_up,
         }
 
     def _candidates(self, input_mask, input_word_ids):

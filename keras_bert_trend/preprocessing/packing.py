@@ -44,10 +44,7 @@ def pack_inputs(
     budget = tf.maximum(length - 1 - len(segments), 0)
     counts = [segment.row_lengths() for segment in segments]
     budget = tf.cast(budget, counts[0].dtype)
-    if len(segments) == 1:
-        kept = [tf.minimum(counts[0], budget)]
-    else:
-        kept = list(round_robin_lengths(*counts, budget))
+    kept = [tf.minimum(counts[0], budget)] if len(segments) == 1 else list(round_robin_lengths(*counts, budget))
 
     batch = segments[0].nrows()
     start = tf.fill(tf.stack([batch, 1]), start_id)

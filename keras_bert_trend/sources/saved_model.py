@@ -51,9 +51,7 @@ class SavedModelFiles:
     @cached_property
     def variable_names(self) -> dict[int, str]:
         """Object id → name, for every variable."""
-        return {
-            i: node.variable.name for i, node in enumerate(self.objects) if node.WhichOneof("kind") == "variable"
-        }
+        return {i: node.variable.name for i, node in enumerate(self.objects) if node.WhichOneof("kind") == "variable"}
 
     def function_for_inference(self) -> str:
         """Return the name of the concrete function behind `serving_default`.

@@ -312,8 +312,8 @@ class _BertReader:
 
     def _unsupported(self, reason: str) -> UnsupportedArchitectureError:
         return UnsupportedArchitectureError(
-            f"{self.files.path!r} is not a BERT encoder in the layout this version reads (TF Hub bert_en_*/3 and later, "
-            f"small_bert, Experts): {reason}."
+            f"{self.files.path!r} is not a BERT encoder in the layout this version reads (TF Hub bert_en_*/3 and "
+            f"later, small_bert, Experts): {reason}."
         )
 
 

@@ -1,0 +1,86 @@
+"""The same encoder and poolings under JAX and PyTorch, on token ids, agree with TensorFlow."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from keras_bert_trend import POOLING_NAMES
+from keras_bert_trend.pooling import get_pooling
+from tests.conftest import SENTENCES, run_fresh, to_numpy
+
+# What a process with another backend runs: weights and ids come as files, since only TensorFlow reads SavedModels.
+OTHER_BACKEND = """
+import json, sys
+import keras, numpy as np
+from keras_bert_trend import POOLING_NAMES, BertConfig, BertEncoder, Vocabulary
+from keras_bert_trend.pooling import get_pooling
+
+folder = sys.argv[1]
+case = dict(np.load(f"{folder}/case.npz"))
+encoder = BertEncoder(BertConfig.from_dict(json.load(open(f"{folder}/config.json"))))
+encoder.set_named_weights(dict(np.load(f"{folder}/weights.npz")))
+ids = {name: case[name] for name in ("input_word_ids", "input_mask", "input_type_ids")}
+outputs = encoder(ids, return_attention_scores=True, return_attention_received=True)
+results = {name: outputs[name] for name in ("pooled_output", "embedding_output", "attention_received")}
+results["encoder_outputs"] = keras.ops.stack(outputs["encoder_outputs"])
+results["attention_scores"] = keras.ops.stack(outputs["attention_scores"])
+for name in POOLING_NAMES:
+    pooling = get_pooling(name, case["token_kinds"])
+    results[name] = pooling(outputs, ids["input_mask"], input_word_ids=ids["input_word_ids"])
+np.savez(f"{folder}/results.npz", **{k: keras.ops.convert_to_numpy(v) for k, v in results.items()})
+print(keras.backend.backend(), "tensorflow" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_same_numbers_as_tensorflow(backend, encoder, vocabulary, tmp_path):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    import json
+
+    from keras_bert_trend import BertPreprocessor
+
+    ids = BertPreprocessor(vocabulary, lower_case=True, sequence_length=32)(SENTENCES)
+    ids = {name: to_numpy(value) for name, value in ids.items()}
+    np.savez(tmp_path / "case.npz", token_kinds=vocabulary.token_kinds, **ids)
+    np.savez(tmp_path / "weights.npz", **encoder.named_weights())
+    (tmp_path / "config.json").write_text(json.dumps(encoder.config.to_dict()))
+    printed = run_fresh(OTHER_BACKEND, tmp_path, KERAS_BACKEND=backend).split()
+    assert printed == [backend, "False"], "token ids need no TensorFlow"
+
+    outputs = encoder(ids, return_attention_scores=True, return_attention_received=True)
+    with np.load(tmp_path / "results.npz") as results:
+        for name in ("pooled_output", "embedding_output", "attention_received"):
+            np.testing.assert_allclose(results[name], outputs[name], atol=1e-4, err_msg=name)
+        for name in ("encoder_outputs", "attention_scores"):
+            np.testing.assert_allclose(results[name], np.stack(outputs[name]), atol=1e-4, err_msg=name)
+        for name in POOLING_NAMES:
+            pooling = get_pooling(name, vocabulary.token_kinds)
+            expected = to_numpy(pooling(outputs, ids["input_mask"], input_word_ids=ids["input_word_ids"]))
+            tolerance = 1e-4
+            if name == "trend":  # rounding of 1e-5 in the states, over their magnitude
+                tolerance = trend_bound(pooling, outputs, ids)
+            assert np.all(np.abs(results[name] - expected) <= tolerance), name
+
+
+def trend_bound(pooling, outputs, ids):
+    """Return how far the log ratio may move when the states move by 1e-5, and never less than 1e-4."""
+    chosen = pooling.select(outputs, ids["input_mask"], ids["input_word_ids"])
+    bound, rows = 0.0, np.arange(len(ids["input_mask"]))
+    for which in ("anchor", "related"):
+        for name in ("embedding_output", "sequence_output"):
+            bound = bound + 1e-5 / np.abs(to_numpy(outputs[name])[rows, to_numpy(chosen[which])])
+    return np.maximum(bound, 1e-4)
+
+
+def test_importing_the_package_imports_no_tensorflow_and_reading_minilm_needs_none(minilm_installed):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    code = """
+    import sys
+    from keras_bert_trend import BertEncoder
+    encoder = BertEncoder.from_handle("minilm")
+    print(encoder.config.num_layers, "tensorflow" in sys.modules)
+    """
+    assert run_fresh(code, KERAS_BACKEND="jax").split() == ["6", "False"]
