@@ -103,6 +103,7 @@ class BertTrend(keras.layers.Layer):
         token_kinds = None if preprocessor is None else preprocessor.vocabulary.token_kinds
         self.pooling = get_pooling(pooling, token_kinds)
         self.return_all = return_all
+        self._called_on_strings = False
         # Fails here, rather than in the first call, where the pooling does not fit the encoder.
         self._embedding_dim = self.pooling.output_dim(encoder.config.hidden_size, encoder.config.num_layers)
         if handle is not None:
@@ -131,6 +132,10 @@ class BertTrend(keras.layers.Layer):
                     f"This BertTrend has no preprocessor: `inputs` must be a dict with the keys {list(INPUT_NAMES)}."
                 )
             inputs = to_string_tensors(inputs)
+            self._called_on_strings = True
+        if self.preprocessor is not None:
+            # XLA has no strings. A model of token ids never runs the preprocessor, and may be compiled.
+            self.preprocessor.supports_jit = not self._called_on_strings
         return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs, return_all=None, training=None):

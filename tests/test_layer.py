@@ -177,7 +177,6 @@ class TestInvariance:
         layer = make(pooling)
         plain = to_numpy(layer(MORE))
         for other in self.variants(layer):
-            # last_four_sum adds up to four states of magnitude 3: the bound is per unit of magnitude there.
             assert np.abs(other - plain).max() <= 1e-5
 
     def test_trend_in_float64(self):
@@ -225,11 +224,23 @@ def test_trend_compiled_with_xla():
     np.testing.assert_allclose(tf.function(lambda x: layer(x), jit_compile=True)(ids), layer(ids), atol=1e-4)
 
 
+def test_a_model_of_strings_is_not_compiled_with_xla():
+    layer = make("mean")
+    assert not layer.preprocessor.supports_jit
+    layer(symbolic_inputs())
+    assert layer.preprocessor.supports_jit
+    layer(keras.Input((), dtype="string"))
+    assert not layer.preprocessor.supports_jit
+
+
 def test_training_step_compiled_with_xla_on_ids():
     layer = make("smooth_trend")
     inputs = symbolic_inputs(32)
     model = keras.Model(inputs, keras.layers.Dense(1)(layer(inputs)))
-    model.compile("sgd", "mse", jit_compile=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Keras warns where it goes on without XLA
+        model.compile("sgd", "mse", jit_compile=True)
+    assert model.jit_compile
     ids = {name: to_numpy(value) for name, value in layer.preprocessor(SENTENCES).items()}
     assert np.isfinite(model.fit(ids, np.zeros((len(SENTENCES), 1)), verbose=0).history["loss"][0])
 
