@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import keras_bert_trend.layer
 from keras_bert_trend import (
@@ -207,6 +209,22 @@ class TestInvariance:
         assert np.abs(reached - other_reached).max() <= 1e-5
         bound = (1e-5 / np.minimum(np.abs(reached), np.abs(other_reached))).sum(axis=0)
         assert np.all(np.abs(embedding - other_embedding) <= bound)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=1, max_size=4))
+@settings(max_examples=25, deadline=None)
+def test_any_unicode_text_has_a_finite_embedding_that_its_neighbours_do_not_change(any_text_layer, texts):
+    together = to_numpy(any_text_layer(tf.constant(texts)))
+    assert np.isfinite(together).all()
+    alone = np.concatenate([to_numpy(any_text_layer(tf.constant([text]))) for text in texts])
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def any_text_layer():
+    """The layer as one graph, which is what makes many calls quick."""
+    layer = make("smooth_trend")
+    return tf.function(lambda texts: layer(texts), input_signature=[tf.TensorSpec((None,), tf.string)])
 
 
 @pytest.mark.parametrize("pooling", [name for name in POOLING_NAMES if name != "trend"])
