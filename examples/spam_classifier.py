@@ -1,6 +1,6 @@
 """Train a spam classifier with BERT inside, save it, export it, and serve it from a fresh process.
 
-    python examples/spam_classifier.py                       # the SMS Spam Collection, three epochs
+    python examples/spam_classifier.py                       # the SMS Spam Collection, one epoch
     python examples/spam_classifier.py --data mine.tsv --pooling last_four_sum
 
 The data is a tab-separated file: `ham` or `spam`, then the message. Without `--data` it is looked for in
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -43,7 +42,7 @@ def main() -> None:
     arguments = parse_arguments()
     keras.utils.set_random_seed(arguments.seed)
     texts, labels = read_messages(arguments.data or find_data())
-    train, validation, test = split(texts, labels, arguments.seed)
+    train, validation, test = split(texts, labels)
     print(f"{len(train[0])} messages to train on, {len(validation[0])} to validate, {len(test[0])} to test")
 
     model = build_model(arguments, num_examples=len(train[0]))
@@ -67,8 +66,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="tab-separated file: ham or spam, then the message")
     parser.add_argument("--handle", default="minilm", help="the BERT to start from (default: minilm)")
     parser.add_argument("--pooling", default="smooth_trend", choices=POOLING_NAMES)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-4, help="the peak, after warm-up")
     parser.add_argument("--output", type=Path, default=Path("runs/spam"), help="folder for the trained model")
     parser.add_argument("--seed", type=int, default=0)
@@ -103,18 +102,15 @@ def read_messages(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array(texts, dtype=object), np.array(labels, dtype="float32")
 
 
-def split(texts, labels, seed):
-    """Split 80/20 into training and test, and take a twentieth of the training part for validation; stratified."""
-    parts: list[list[int]] = [[], [], []]
-    generator = random.Random(seed)
-    for label in (0, 1):
-        rows = np.flatnonzero(labels == label).tolist()
-        generator.shuffle(rows)
-        test, validation = round(0.2 * len(rows)), round(0.04 * len(rows))
-        shares = rows[test + validation :], rows[test : test + validation], rows[:test]
-        for part, chosen in zip(parts, shares, strict=True):
-            part.extend(chosen)
-    return [(texts[part], labels[part]) for part in parts]
+def split(texts, labels):
+    """Split 80/20 into training and test, and take a few of the training part for validation.
+
+    Every fifth message tests and every twenty-fifth validates: the order of the file decides, and no seed can be chosen
+    to please.
+    """
+    number = np.arange(len(texts))
+    test, validation = number % 5 == 4, number % 25 == 0
+    return [(texts[part], labels[part]) for part in (~test & ~validation, validation, test)]
 
 
 def batches(part, batch_size, shuffle=False):
@@ -122,7 +118,7 @@ def batches(part, batch_size, shuffle=False):
     dataset = tf.data.Dataset.from_tensor_slices((part[0].astype(str), part[1]))
     if shuffle:
         dataset = dataset.shuffle(len(part[0]), reshuffle_each_iteration=True)
-    bounds = [70, 140]  # bytes; few, since length alone tells much of ham and spam, and batches should have both
+    bounds = [50, 100, 150]  # bytes; few, since length alone tells much of ham and spam, and a batch should have both
     return dataset.bucket_by_sequence_length(
         lambda text, label: tf.strings.length(text), bounds, [batch_size] * (len(bounds) + 1), padded_shapes=((), ())
     ).prefetch(tf.data.AUTOTUNE)

@@ -61,5 +61,5 @@ def test_without_data_and_network_the_sample_is_used(monkeypatch):
     path = module.find_data()
     assert path == module.SAMPLE_DATA
     texts, labels = module.read_messages(path)
-    parts = module.split(texts, labels, seed=0)
+    parts = module.split(texts, labels)
     assert sum(len(part[0]) for part in parts) == len(texts) == len({t for part in parts for t in part[0]})

@@ -1,5 +1,6 @@
 """`BertTrend` in every kind of model: shapes, training, invariance, saving, exporting, errors."""
 
+import dataclasses
 import json
 import shutil
 import warnings
@@ -22,6 +23,7 @@ from keras_bert_trend import (
     MeanPooling,
 )
 from keras_bert_trend.encoder import INPUT_NAMES
+from keras_bert_trend.pooling import get_pooling
 from tests.conftest import SENTENCES, V4, run_fresh, symbolic_inputs, to_numpy
 
 MORE = [*SENTENCES, "the good river of the bank", "a", "I HAVE won a FREE prize; call now", "..", "is it a bank?"]
@@ -159,34 +161,50 @@ def test_trend_gradient_reaches_the_word_embeddings_and_layer_0():
         assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, weight.path
 
 
+def pool_all(layer, inputs):
+    """Return the embeddings of every pooling, from one run of the encoder."""
+    outputs = layer.encoder(inputs, return_attention_received=True)
+    kinds = layer.preprocessor.vocabulary.token_kinds
+    return {
+        name: get_pooling(name, kinds)(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])
+        for name in POOLING_NAMES
+    }
+
+
 class TestInvariance:
     """Padding, batch order and batch composition change no embedding by more than 1e-5."""
 
     @staticmethod
-    def variants(layer):
-        """Yield the embeddings of `MORE`, got in other ways."""
-        padded = layer.preprocessor(MORE)
-        padded = {name: tf.pad(value, [[0, 0], [0, 25]]) for name, value in padded.items()}
-        yield layer(padded)
+    def worst_difference(layer):
+        """Return by how much any embedding of `MORE` changes when it is got in other ways, per pooling."""
+        ids = layer.preprocessor(MORE)
+        plain = {name: to_numpy(value) for name, value in pool_all(layer, ids).items()}
+        worst = dict.fromkeys(POOLING_NAMES, 0.0)
+
+        def compare(inputs, rows):
+            for name, value in pool_all(layer, inputs).items():
+                worst[name] = max(worst[name], np.abs(to_numpy(value) - plain[name][rows]).max())
+
+        compare({name: tf.pad(value, [[0, 0], [0, 25]]) for name, value in ids.items()}, slice(None))
         order = np.random.default_rng(0).permutation(len(MORE))
-        permuted = to_numpy(layer([MORE[i] for i in order]))
-        yield permuted[np.argsort(order)]
+        compare(layer.preprocessor([MORE[i] for i in order]), order)
         for size in (1, 2, 5):
-            yield np.concatenate([to_numpy(layer(MORE[i : i + size])) for i in range(0, len(MORE), size)])
+            for start in range(0, len(MORE), size):
+                rows = slice(start, start + size)
+                compare({name: value[rows] for name, value in ids.items()}, rows)
+        return worst
 
-    @pytest.mark.parametrize("pooling", [name for name in POOLING_NAMES if name != "trend"])
-    def test_well_conditioned_poolings(self, pooling):
-        layer = make(pooling)
-        plain = to_numpy(layer(MORE))
-        for other in self.variants(layer):
-            assert np.abs(other - plain).max() <= 1e-5
+    def test_float32(self):
+        worst = self.worst_difference(make("mean"))
+        worst.pop("trend")  # has its own test below
+        # Matmuls of other shapes round the states by up to 4e-6 otherwise, and asinh(x / 0.1) has slopes up to 10.
+        assert worst.pop("smooth_trend") <= 4e-5
+        assert max(worst.values()) <= 1e-5, worst
 
-    def test_trend_in_float64(self):
-        """The published formula itself is invariant: with the rounding out of the way nothing is left."""
-        layer = make("trend", dtype="float64")
-        plain = to_numpy(layer(MORE))
-        for other in self.variants(layer):
-            assert np.abs(other - plain).max() <= 1e-5
+    def test_float64(self):
+        """The formulas themselves are invariant, trend's too: with the rounding out of the way nothing is left."""
+        worst = self.worst_difference(make("mean", dtype="float64"))
+        assert max(worst.values()) <= 1e-5, worst
 
     def test_trend_in_float32_moves_only_as_far_as_its_condition_number(self):
         """d log(b / a) = db / b − da / a: a rounding difference of 1e-5 in the states, divided by their magnitude."""
@@ -217,7 +235,7 @@ def test_any_unicode_text_has_a_finite_embedding_that_its_neighbours_do_not_chan
     together = to_numpy(any_text_layer(tf.constant(texts)))
     assert np.isfinite(together).all()
     alone = np.concatenate([to_numpy(any_text_layer(tf.constant([text]))) for text in texts])
-    np.testing.assert_allclose(alone, together, atol=1e-5)
+    np.testing.assert_allclose(alone, together, atol=4e-5)  # see TestInvariance
 
 
 @pytest.fixture(scope="module")
@@ -227,19 +245,15 @@ def any_text_layer():
     return tf.function(lambda texts: layer(texts), input_signature=[tf.TensorSpec((None,), tf.string)])
 
 
-@pytest.mark.parametrize("pooling", [name for name in POOLING_NAMES if name != "trend"])
-def test_compiled_with_xla(pooling):
-    layer = make(pooling)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_compiled_with_xla(dtype):
+    layer = make("mean", dtype=dtype)
     ids = layer.preprocessor(MORE)
-    compiled = tf.function(lambda x: layer(x), jit_compile=True)(ids)
-    np.testing.assert_allclose(compiled, layer(ids), atol=1e-4)
-
-
-def test_trend_compiled_with_xla():
-    """In float64, since XLA's other rounding of the states is all that the log ratio could show."""
-    layer = make("trend", dtype="float64")
-    ids = layer.preprocessor(MORE)
-    np.testing.assert_allclose(tf.function(lambda x: layer(x), jit_compile=True)(ids), layer(ids), atol=1e-4)
+    expected = pool_all(layer, ids)
+    for name, value in tf.function(lambda x: pool_all(layer, x), jit_compile=True)(ids).items():
+        if name == "trend" and dtype == "float32":
+            continue  # XLA rounds the states otherwise, and the log ratio shows it: that is why float64 is here
+        np.testing.assert_allclose(value, expected[name], atol=1e-4, err_msg=name)
 
 
 def test_a_model_of_strings_is_not_compiled_with_xla():
@@ -251,8 +265,10 @@ def test_a_model_of_strings_is_not_compiled_with_xla():
     assert not layer.preprocessor.supports_jit
 
 
-def test_training_step_compiled_with_xla_on_ids():
-    layer = make("smooth_trend")
+def test_training_step_compiled_with_xla_on_ids(encoder, vocabulary):
+    one_block = BertEncoder(dataclasses.replace(encoder.config, num_layers=1))  # XLA takes its time for each
+    preprocessor = BertPreprocessor(vocabulary, lower_case=True, sequence_length=32)
+    layer = BertTrend(encoder=one_block, preprocessor=preprocessor, pooling="smooth_trend")
     inputs = symbolic_inputs(32)
     model = keras.Model(inputs, keras.layers.Dense(1)(layer(inputs)))
     with warnings.catch_warnings():
