@@ -1,6 +1,6 @@
 """Train a spam classifier with BERT inside, save it, export it, and serve it from a fresh process.
 
-    python examples/spam_classifier.py                       # the SMS Spam Collection, one epoch
+    python examples/spam_classifier.py                       # the SMS Spam Collection, two epochs
     python examples/spam_classifier.py --data mine.tsv --pooling last_four_sum
 
 The data is a tab-separated file: `ham` or `spam`, then the message. Without `--data` it is looked for in
@@ -66,9 +66,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="tab-separated file: ham or spam, then the message")
     parser.add_argument("--handle", default="minilm", help="the BERT to start from (default: minilm)")
     parser.add_argument("--pooling", default="smooth_trend", choices=POOLING_NAMES)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-4, help="the peak, after warm-up")
+    parser.add_argument(
+        "--freeze-embeddings",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep the static embedding, which a trend is measured from and rare words are few examples of",
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/spam"), help="folder for the trained model")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -134,6 +140,7 @@ def build_model(arguments, num_examples) -> keras.Model:
         max_length=128,
         truncate=True,
         trainable=True,
+        freeze_embeddings=arguments.freeze_embeddings,
     )
     x = keras.layers.LayerNormalization()(bert(text))  # poolings differ in scale: a sum of four layers, a log ratio
     x = keras.layers.Dropout(0.1)(x)
