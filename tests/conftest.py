@@ -34,7 +34,7 @@ SENTENCES = [
 def fixture_folder(name: str) -> Path:
     """Return a recorded model's folder: the copy in this repository, else the shared one, else skip."""
     for base in (FIXTURES, SHARED / "fixtures"):
-        if (base / name).is_dir():
+        if (base / name / "saved_model").is_dir():
             return base / name
     pytest.skip(f"the shared fixture {name} is not here")
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, V4
 
 EXAMPLE = ROOT / "examples" / "spam_classifier.py"
 
@@ -22,15 +22,16 @@ def run(*arguments, **environment):
     )
 
 
-def test_spam_classifier_end_to_end(minilm_installed, tmp_path):
+def test_spam_classifier_end_to_end(tmp_path):
+    """With a tiny encoder of random weights: the whole way is walked, the score says nothing."""
     sample = ROOT / "examples" / "data" / "sms_sample.tsv"
-    result = run("--data", sample, "--epochs", 6, "--batch-size", 8, "--output", tmp_path / "spam")
+    tiny = ("--handle", V4, "--max-length", 64, "--no-freeze-embeddings")
+    result = run("--data", sample, *tiny, "--epochs", 2, "--batch-size", 8, "--output", tmp_path / "spam")
     assert result.returncode == 0, result.stderr[-4000:]
     assert "70 messages, 30 of them spam" in result.stdout
-    f1 = float(re.search(r"^spam F1: (0\.\d{3}|1\.000)$", result.stdout, flags=re.MULTILINE).group(1))
-    assert f1 >= 0.6  # 14 messages to test on: one mistake costs 0.1
-    served = re.findall(r"^(spam|ham) +\d\.\d{3}  (\w+)", result.stdout, flags=re.MULTILINE)
-    assert [first for _, first in served] == ["Congratulations", "Are", "URGENT"]
+    assert re.search(r"^spam F1: [01]\.\d{3}$", result.stdout, flags=re.MULTILINE)
+    served = re.findall(r"^(?:spam|ham) +[01]\.\d{3}  (\w+)", result.stdout, flags=re.MULTILINE)
+    assert served == ["Congratulations", "Are", "URGENT"]
     assert sorted(os.listdir(tmp_path / "spam")) == ["saved_model", "spam.keras"]
 
 
