@@ -145,9 +145,7 @@ class BertTrend(keras.layers.Layer):
             inputs = self.preprocessor(inputs)
         outputs = self.encoder(inputs, training=training, **self._encoder_flags(return_all))
         embedding = self.pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])
-        if not return_all:
-            return embedding
-        return {**{name: inputs[name] for name in INPUT_NAMES}, **outputs, "sentence_embedding": embedding}
+        return _everything(inputs, outputs, embedding) if return_all else embedding
 
     def compute_output_spec(self, inputs, return_all=None, training=None):
         """Return `call`'s result as symbolic tensors, without tracing."""
@@ -156,9 +154,7 @@ class BertTrend(keras.layers.Layer):
             inputs = self.preprocessor.compute_output_spec(inputs)
         outputs = self.encoder.compute_output_spec(inputs, **self._encoder_flags(return_all))
         embedding = self.pooling.compute_output_spec(outputs, inputs["input_mask"])
-        if not return_all:
-            return embedding
-        return {**{name: inputs[name] for name in INPUT_NAMES}, **outputs, "sentence_embedding": embedding}
+        return _everything(inputs, outputs, embedding) if return_all else embedding
 
     def _encoder_flags(self, return_all: bool) -> dict[str, bool]:
         """Ask the encoder for no more than what is returned or pooled."""
@@ -190,6 +186,10 @@ class BertTrend(keras.layers.Layer):
             return cls(**{**config, **parts})
 
 
+def _everything(inputs, outputs, embedding) -> dict[str, Any]:
+    return {**{name: inputs[name] for name in INPUT_NAMES}, **outputs, "sentence_embedding": embedding}
+
+
 def _make_preprocessor(source, vocabulary, lower_case, sequence_length, max_length, truncate) -> BertPreprocessor:
     from keras_bert_trend.sources.source import read_vocabulary_file
 
@@ -199,17 +199,14 @@ def _make_preprocessor(source, vocabulary, lower_case, sequence_length, max_leng
     if vocabulary is None:
         raise ValueError(f"The model at {source.origin!r} brings no vocabulary: give `vocabulary`, its vocab.txt.")
     vocabulary = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary(vocabulary)
-    for known in (lower_case, source.lower_case, vocabulary.is_lower_case):
-        if known is not None:
-            lower_case = known
-            break
+    told = (lower_case, source.lower_case, vocabulary.is_lower_case)
     longest = source.config.max_position_embeddings
     if max_length is not None and max_length > longest:
         raise ValueError(f"`max_length`={max_length} is longer than the model: it has {longest} positions.")
     max_length = longest if max_length is None else max_length
     return BertPreprocessor(
         vocabulary,
-        lower_case=lower_case,
+        lower_case=next(casing for casing in told if casing is not None),
         sequence_length=min(_AUTO_LENGTH, max_length) if sequence_length == "auto" else sequence_length,
         max_length=max_length,
         truncate=truncate,

@@ -39,13 +39,6 @@ def fixture_folder(name: str) -> Path:
     pytest.skip(f"the shared fixture {name} is not here")
 
 
-def shared_file(*parts: str) -> Path:
-    path = SHARED.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"the shared file {path.name} is not here")
-    return path
-
-
 def run_fresh(code: str, *arguments: str, **environment: str) -> str:
     """Run Python code in a new process, in an empty environment of its own, and return what it printed."""
     result = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 from collections.abc import Iterable
 
 from keras_bert_trend.sources.saved_model import SavedModelFiles
@@ -75,13 +76,14 @@ class Dataflow:
         """Return the keys of all operations of these kinds."""
         return [key for key, node in self.nodes.items() if node.op in ops]
 
-    def nearest(self, start: Iterable[Key], accept, stop=()) -> list[Key]:
+    def nearest(self, start: Iterable[Key], accept, stop=(), downstream: bool = False) -> list[Key]:
         """Walk upstream, breadth first, and return what `accept(key, node)` takes at the smallest distance.
 
         Args:
             start: where to begin; the starting points themselves are candidates too.
             accept: predicate over a key and its `Node` (`None` for variables and arguments).
             stop: kinds of operation that are not walked through (they may still be accepted).
+            downstream: walk to the consumers instead.
         """
         level, seen = list(dict.fromkeys(start)), set()
         while level:
@@ -92,8 +94,10 @@ class Dataflow:
             following: dict[Key, None] = {}
             for key in level:
                 node = self.nodes.get(key)
-                if node is not None and node.op not in stop:
-                    following.update((source, None) for source in node.inputs if source not in seen)
+                if node is not None and node.op in stop:
+                    continue
+                beyond = self.consumers.get(key, ()) if downstream else node.inputs if node is not None else ()
+                following.update((other, None) for other in beyond if other not in seen)
             level = list(following)
         return []
 
@@ -174,7 +178,5 @@ def _scalar(definition) -> float | None:
     if tensor.float_val:
         return float(tensor.float_val[0])
     if len(tensor.tensor_content) == 4:
-        import struct
-
         return struct.unpack("<f", tensor.tensor_content)[0]
     return 0.0

@@ -111,6 +111,7 @@ class _BertReader:
     def __init__(self, files: SavedModelFiles) -> None:
         self.files = files
         self.graph = Dataflow(files, files.function_for_inference())
+        self.matmuls = set(self.graph.select(*_MATMULS))
         self.variables: dict[str, int] = {}
         unknown = []
         for object_id in sorted(self.graph.variables):
@@ -191,7 +192,7 @@ class _BertReader:
     def _check_feed(self, role: str, expected: str) -> None:
         own = {self._key(role)}
         if role.endswith("kernel"):
-            starts = [source for matmul in self._users(role, _MATMULS) for source in self.graph.nodes[matmul].inputs]
+            starts = [source for matmul in self._matmuls_using(role) for source in self.graph.nodes[matmul].inputs]
         else:
             own.add(self._key(role.replace("/beta", "/gamma")))
             starts = self.graph.consumers[self._key(role)]
@@ -212,18 +213,12 @@ class _BertReader:
     def _shape(self, role: str) -> tuple[int, ...]:
         return tuple(d.size for d in self.files.objects[self.variables[role]].variable.shape.dim)
 
-    def _users(self, role: str, ops: tuple[str, ...]) -> list[Key]:
-        """Return the nearest downstream operations of these kinds that use a variable."""
-        level, seen = [self._key(role)], set()
-        while level:
-            found = [key for key in level if key in self.graph.nodes and self.graph.nodes[key].op in ops]
-            if found:
-                return found
-            seen.update(level)
-            level = list(
-                dict.fromkeys(user for key in level for user in self.graph.consumers.get(key, ()) if user not in seen)
-            )
-        raise self._unsupported(f"{self._name(role)!r} is used by no matmul")
+    def _matmuls_using(self, role: str) -> list[Key]:
+        """Return the nearest downstream matmuls that use a variable."""
+        found = self.graph.nearest([self._key(role)], lambda key, _: key in self.matmuls, downstream=True)
+        if not found:
+            raise self._unsupported(f"{self._name(role)!r} is used by no matmul")
+        return found
 
     def _query_shape(self) -> tuple[int, int, int]:
         shape = self._shape("encoder/layer_0/attention/self/query/kernel")
@@ -236,8 +231,8 @@ class _BertReader:
         for i in range(self.num_layers):
             layer = f"encoder/layer_{i}"
             between: set[Key] = set()
-            for matmul in self._users(f"{layer}/output/dense/kernel", _MATMULS):
-                between |= self.graph.upstream(matmul, until=set(self.graph.select(*_MATMULS)) - {matmul})
+            for matmul in self._matmuls_using(f"{layer}/output/dense/kernel"):
+                between |= self.graph.upstream(matmul, until=self.matmuls - {matmul})
             ops = {self.graph.nodes[key].op for key in between if key in self.graph.nodes}
             if ops & {"Erf", "Erfc"}:
                 kinds.add("gelu")
@@ -247,7 +242,7 @@ class _BertReader:
                 kinds.add("relu")
             else:
                 kinds.add(f"unknown ({sorted(ops)})")
-        if len(kinds) != 1 or kinds & {f for f in kinds if f.startswith("unknown")}:
+        if len(kinds) != 1 or any(kind.startswith("unknown") for kind in kinds):
             raise self._unsupported(f"its activation is {sorted(kinds)}")
         return kinds.pop()
 
@@ -279,8 +274,8 @@ class _BertReader:
         """Confirm that queries (or logits) are scaled by 1/√(head size)."""
         expected = np.float32(head_size**-0.5)
         for softmax in softmaxes:
-            products = self.graph.nearest([softmax], lambda _, node: node is not None and node.op in _MATMULS)
-            near = self.graph.upstream(softmax, until={p for p in self.graph.select(*_MATMULS) if p not in products})
+            products = self.graph.nearest([softmax], lambda key, _: key in self.matmuls)
+            near = self.graph.upstream(softmax, until=self.matmuls.difference(products))
             constants = {self.graph.nodes[k].constant for k in near if k in self.graph.nodes} - {None}
             if not any(np.isclose(c, expected, rtol=1e-6) for c in constants):
                 raise self._unsupported(f"its attention is not scaled by 1/sqrt({head_size})")
