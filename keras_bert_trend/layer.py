@@ -50,7 +50,8 @@ class BertTrend(keras.layers.Layer):
     Call arguments:
         inputs: strings `(batch,)`, a pair (tuple) of them, or the dict of `input_word_ids`, `input_mask` and
             `input_type_ids`, int `(batch, seq)`.
-        return_all: overrides the constructor's.
+        return_all: overrides the constructor's, to look inside. Which weights train is decided by the constructor: the
+            pooler trains where `return_all` was given there, or where the pooling reads it.
         training: whether dropout acts.
 
     Returns:
@@ -112,7 +113,9 @@ class BertTrend(keras.layers.Layer):
         if handle is not None or not trainable:
             self.trainable = trainable
             encoder.trainable = trainable
-        if self.trainable and encoder.trainable and _is_published_trend(self.pooling):
+        # Whoever gives a layer instead of a name has chosen it; a loaded `BertTrend` is made with layers too.
+        chosen = isinstance(pooling, Pooling)
+        if self.trainable and encoder.trainable and not chosen and _is_published_trend(self.pooling):
             _warn_about_training()
         self.built = True
 
@@ -158,8 +161,6 @@ class BertTrend(keras.layers.Layer):
 
     def _encoder_flags(self, return_all: bool) -> dict[str, bool]:
         """Ask the encoder for no more than what is returned or pooled."""
-        if return_all and not self.encoder.train_pooler:
-            self.encoder.train_pooler = True  # `pooled_output` leaves the layer: it may be trained on
         return {
             f"return_{name}": return_all or name in self.pooling.requires
             for name in ("attention_scores", "attention_received")
@@ -181,9 +182,7 @@ class BertTrend(keras.layers.Layer):
         """Rebuild the three parts, then this layer."""
         deserialize = keras.saving.deserialize_keras_object
         parts = {name: deserialize(config[name]) for name in ("encoder", "preprocessor", "pooling")}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # whoever made the layer has been told
-            return cls(**{**config, **parts})
+        return cls(**{**config, **parts})
 
 
 def _everything(inputs, outputs, embedding) -> dict[str, Any]:
