@@ -130,7 +130,8 @@ def test_looking_inside_leaves_what_trains_as_it_is():
     layer(keras.Input((), dtype="string"), return_all=True)
     assert [weight.path for weight in layer.trainable_weights] == trained
     model.fit(tf.constant(SENTENCES), labels, verbose=0)
-    assert {w.path for w in make("mean", return_all=True).trainable_weights} - set(trained)  # there it may be trained on
+    asked_for = make("mean", return_all=True)  # here it may be trained on, so it trains
+    assert {weight.path for weight in asked_for.trainable_weights} - set(trained)
 
 
 def test_a_frozen_bert_stays_and_its_head_trains():
@@ -398,7 +399,7 @@ def test_training_through_the_published_trend_warns_once_and_names_the_other(mon
             preprocessor=layer.preprocessor,
             pooling=get_pooling("trend", layer.preprocessor.vocabulary.token_kinds),
         )
-        BertTrend.from_config(chosen.get_config())  # loading says nothing, and leaves the one warning to those it is for
+        BertTrend.from_config(chosen.get_config())  # loading says nothing, and uses up no warning
     with pytest.warns(UserWarning, match="smooth_trend"):
         BertTrend(V4, pooling=["mean", "trend"])
     with warnings.catch_warnings():

@@ -10,7 +10,15 @@ from keras_bert_trend import BertEncoder
 from keras_bert_trend.encoder import INPUT_NAMES
 from tests.conftest import fixture_folder, to_numpy
 
-MODELS = ["bert_v4_like", "bert_v3_2020", "bert_exact_gelu"]
+MODELS = [
+    "bert_v4_like",
+    "bert_exact_gelu",
+    "bert_v3_2020",
+    "bert_v2_2020",
+    "bert_v1_2019",
+    "electra_small_like",
+    "albert",
+]
 OUTPUTS = ["pooled_output", "sequence_output", "encoder_outputs", "embedding_output", "attention_scores"]
 
 
@@ -26,11 +34,37 @@ def test_outputs_equal_the_recording(name, in_graph, prefix):
         run = tf.function(encoder.__call__) if in_graph else encoder
         outputs = run(inputs, return_attention_scores=True)
         assert len(outputs["encoder_outputs"]) == len(recorded[prefix + "encoder_outputs"])
+        # Rows that no token is left of are another matter where the mask constant is small: see the next test.
+        rows = recorded[prefix + "input_mask"].any(axis=1) | (encoder.config.attention_mask_constant < -1e8)
         for key in OUTPUTS:
             tolerance = max(2e-5, 3 * drift.get(prefix + key, 0.0))
-            difference = np.abs(to_numpy(tf.stack(outputs[key])) - recorded[prefix + key]).max()
+            by_layer = key in ("encoder_outputs", "attention_scores")
+            difference = np.abs(to_numpy(tf.stack(outputs[key])) - recorded[prefix + key])
+            difference = (difference[:, rows] if by_layer else difference[rows]).max()
             assert difference <= tolerance, f"{key}: {difference} > {tolerance}"
         np.testing.assert_array_equal(outputs["default"], outputs["pooled_output"])
+
+
+@pytest.mark.parametrize("name", ["bert_v2_2020", "bert_v1_2019"])
+def test_a_row_that_is_masked_entirely_is_off_by_one_rounding_of_a_score(name):
+    """With −10000 on every score, float32 keeps steps of 2⁻¹⁰ of it, and the last bit of a product decides which.
+
+    The original itself, run by a newer TensorFlow, is 5.6e-5 off its recording there (`bert_v2_2020/info.json`).
+    """
+    folder = fixture_folder(name)
+    encoder = BertEncoder.from_handle(folder / "saved_model")
+    with np.load(folder / "expected.npz") as recorded:
+        inputs = {key: recorded["edge_" + key] for key in INPUT_NAMES}
+        row = int(np.argmin(inputs["input_mask"].any(axis=1)))
+        assert not inputs["input_mask"][row].any()
+        outputs = encoder(inputs, return_attention_scores=True)
+        scores = to_numpy(tf.stack(outputs["attention_scores"]))[:, row]
+        expected = recorded["edge_attention_scores"][:, row]
+        step = np.spacing(np.float32(10000))
+        assert np.abs(np.log(scores) - np.log(expected)).max() < 1.2 * step
+        for key in ("pooled_output", "sequence_output"):
+            difference = np.abs(to_numpy(outputs[key])[row] - recorded["edge_" + key][row]).max()
+            assert difference < step, key
 
 
 def test_the_recording_tells_wrong_models_apart(encoder, recorded):

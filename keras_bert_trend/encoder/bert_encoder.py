@@ -72,6 +72,11 @@ class BertEncoder(keras.layers.Layer):
         **kwargs,
     ) -> None:
         config = config if isinstance(config, BertConfig) else BertConfig.from_dict(config)
+        if config.share_layers and trainable_layers not in (None, 0, config.num_layers):
+            raise ValueError(
+                f"`trainable_layers` must be 0 or {config.num_layers} where all layers share their weights, got "
+                f"{trainable_layers}."
+            )
         if trainable_layers is not None and not 0 <= trainable_layers <= config.num_layers:
             raise ValueError(
                 f"`trainable_layers` must be between 0 and num_layers={config.num_layers}, got {trainable_layers}."
@@ -83,9 +88,8 @@ class BertEncoder(keras.layers.Layer):
         self._train_pooler = train_pooler
 
         self.embeddings = BertEmbeddings(config, dtype=self.dtype_policy, name="embeddings")
-        self.blocks = [
-            TransformerBlock(config, dtype=self.dtype_policy, name=f"layer_{i}") for i in range(config.num_layers)
-        ]
+        distinct = 1 if config.share_layers else config.num_layers
+        self.blocks = [TransformerBlock(config, dtype=self.dtype_policy, name=f"layer_{i}") for i in range(distinct)]
         # The configuration fixes every shape: weights exist from the start, before any input was seen.
         self.build()
         self.trainable = trainable
@@ -153,7 +157,7 @@ class BertEncoder(keras.layers.Layer):
         if self.config.pooler == "tanh":
             self.pooler_kernel.trainable = self.pooler_bias.trainable = self.trainable and self._train_pooler
         if self.trainable_layers is not None:
-            for block in self.blocks[: len(self.blocks) - self.trainable_layers]:
+            for block in self.blocks[: self.config.num_layers - self.trainable_layers]:
                 block.trainable = False
         if self.freeze_embeddings or self.trainable_layers is not None:
             self.embeddings.trainable = False
@@ -167,7 +171,7 @@ class BertEncoder(keras.layers.Layer):
         outputs: dict[str, Any] = {"embedding_output": x}
         encoder_outputs, scores, received = [], [], []
         queries = ops.cast(mask, wide_dtype(x))[:, None, None, :]
-        for block in self.blocks:
+        for block in self._layers_in_order():
             x, probabilities = block(x, mask, training=training)
             encoder_outputs.append(x)
             if return_attention_scores:
@@ -181,6 +185,10 @@ class BertEncoder(keras.layers.Layer):
         if return_attention_received:
             outputs["attention_received"] = ops.stack(received, axis=1)
         return outputs
+
+    def _layers_in_order(self) -> list[TransformerBlock]:
+        """Return the block of every layer: the same one each time where the layers share their weights."""
+        return self.blocks * self.config.num_layers if self.config.share_layers else list(self.blocks)
 
     def _pool(self, x):
         first = x[:, 0]
@@ -251,11 +259,11 @@ class BertEncoder(keras.layers.Layer):
             "pooled_output": spec(batch, config.hidden_size),
             "default": spec(batch, config.hidden_size),
             "sequence_output": spec(batch, length, config.hidden_size),
-            "encoder_outputs": [spec(batch, length, config.hidden_size) for _ in self.blocks],
+            "encoder_outputs": [spec(batch, length, config.hidden_size) for _ in range(config.num_layers)],
         }
         if return_attention_scores:
             shape = (batch, config.num_heads, length, length)
-            outputs["attention_scores"] = [spec(*shape, dtype=wide) for _ in self.blocks]
+            outputs["attention_scores"] = [spec(*shape, dtype=wide) for _ in range(config.num_layers)]
         if return_attention_received:
             outputs["attention_received"] = spec(batch, config.num_layers, config.num_heads, length, dtype=wide)
         return outputs

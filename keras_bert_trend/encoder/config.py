@@ -34,6 +34,9 @@ class BertConfig:
         attention_dropout: dropout rate on the attention probabilities, training only.
         pooler: `"tanh"` (dense and tanh on the first token) or `"identity"` (the first token as it is).
         initializer_range: standard deviation of the truncated normal that fresh weights are drawn from.
+        embedding_size: width of the embedding tables, where it differs from `hidden_size` (ALBERT, ELECTRA): a dense
+            layer then follows the embeddings' LayerNorm. `None` is `hidden_size`, and no such layer.
+        share_layers: one transformer block, applied `num_layers` times (ALBERT).
 
     Raises:
         ValueError: a field has a value no BERT encoder can have; the message names the field.
@@ -53,8 +56,12 @@ class BertConfig:
     attention_dropout: float = 0.1
     pooler: str = "tanh"
     initializer_range: float = 0.02
+    embedding_size: int | None = None
+    share_layers: bool = False
 
     def __post_init__(self) -> None:
+        if self.embedding_size is None:
+            object.__setattr__(self, "embedding_size", self.hidden_size)
         for name in (
             "vocab_size",
             "hidden_size",
@@ -63,6 +70,7 @@ class BertConfig:
             "intermediate_size",
             "max_position_embeddings",
             "type_vocab_size",
+            "embedding_size",
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -1,16 +1,19 @@
-"""The embeddings: word + position + type, LayerNorm, dropout."""
+"""The embeddings: word + position + type, LayerNorm, dropout, and a projection where the tables are narrower."""
 
 from __future__ import annotations
 
 import keras
 from keras import ops
 
-from keras_bert_trend.encoder.backend_ops import layer_norm
+from keras_bert_trend.encoder.backend_ops import dense, layer_norm
 from keras_bert_trend.encoder.config import BertConfig
 
 
 class BertEmbeddings(keras.layers.Layer):
     """Ids to the *static* embedding that enters the first block (Devlin et al. 2019, figure 2).
+
+    Tables narrower than the hidden states are projected after LayerNorm and dropout (Lan et al. 2020, arXiv:1909.11942,
+    §3.1; Clark et al. 2020, arXiv:2003.10555).
 
     Args:
         config: the architecture.
@@ -25,7 +28,7 @@ class BertEmbeddings(keras.layers.Layer):
         """Create the three tables and the LayerNorm's weights; the shapes come from the configuration."""
         config = self.config
         normal = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
-        width = config.hidden_size
+        width = config.embedding_size
         self.word_embeddings = self.add_weight((config.vocab_size, width), normal, name="word_embeddings")
         self.position_embeddings = self.add_weight(
             (config.max_position_embeddings, width), normal, name="position_embeddings"
@@ -34,7 +37,14 @@ class BertEmbeddings(keras.layers.Layer):
         # `autocast=False`: LayerNorm runs in float32 under every mixed precision policy.
         self.gamma = self.add_weight((width,), "ones", name="layer_norm_gamma", autocast=False)
         self.beta = self.add_weight((width,), "zeros", name="layer_norm_beta", autocast=False)
+        if self._is_projected:
+            self.projection_kernel = self.add_weight((width, config.hidden_size), normal, name="projection_kernel")
+            self.projection_bias = self.add_weight((config.hidden_size,), "zeros", name="projection_bias")
         self.built = True
+
+    @property
+    def _is_projected(self) -> bool:
+        return self.config.embedding_size != self.config.hidden_size
 
     def call(self, input_word_ids, input_type_ids, training=None):
         """Return the embedding output `(batch, seq, hidden)` for two int tensors `(batch, seq)`."""
@@ -43,7 +53,8 @@ class BertEmbeddings(keras.layers.Layer):
         x = x + ops.take(self.type_embeddings, input_type_ids, axis=0)
         x = x + ops.expand_dims(self.position_embeddings[:length], 0)
         x = layer_norm(x, self.gamma, self.beta, self.config.layer_norm_epsilon)
-        return self.dropout(x, training=training)
+        x = self.dropout(x, training=training)
+        return dense(x, self.projection_kernel, self.projection_bias) if self._is_projected else x
 
     def compute_output_shape(self, input_word_ids_shape, input_type_ids_shape=None):
         """Return `(batch, seq, hidden)`."""
@@ -51,10 +62,15 @@ class BertEmbeddings(keras.layers.Layer):
 
     def named_variables(self) -> dict[str, keras.Variable]:
         """Return the variables under the names of google-research/bert (without the leading `bert/`)."""
-        return {
+        named = {
             "embeddings/word_embeddings": self.word_embeddings,
             "embeddings/position_embeddings": self.position_embeddings,
             "embeddings/token_type_embeddings": self.type_embeddings,
             "embeddings/LayerNorm/gamma": self.gamma,
             "embeddings/LayerNorm/beta": self.beta,
         }
+        if self._is_projected:
+            # google-research/albert's name; ELECTRA calls it embeddings_project.
+            named["encoder/embedding_hidden_mapping_in/kernel"] = self.projection_kernel
+            named["encoder/embedding_hidden_mapping_in/bias"] = self.projection_bias
+        return named

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import struct
 from collections.abc import Iterable
 
@@ -22,7 +23,9 @@ class Node:
 
     op: str
     inputs: list[Key]
-    constant: float | None = None  # the value of a scalar float Const
+    constant: float | tuple[int, ...] | None = None  # of a Const: a scalar float's value, or a few integers
+    equation: str = ""  # of an Einsum
+    flags: frozenset[str] = frozenset()  # the boolean attributes that are set: transpose_a, adj_y, …
 
 
 class _Frame:
@@ -164,19 +167,32 @@ class Dataflow:
             frame = self._frames[key[0]]
             definition = frame.nodes[key[1]]
             inputs = [self._resolve(frame, name) for name in definition.input if not name.startswith("^")]
-            self.nodes[key] = Node(definition.op, inputs, _scalar(definition) if definition.op == "Const" else None)
+            self.nodes[key] = Node(
+                definition.op,
+                inputs,
+                constant=_constant(definition) if definition.op == "Const" else None,
+                equation=definition.attr["equation"].s.decode("ascii", "replace") if definition.op == "Einsum" else "",
+                flags=frozenset(name for name, value in definition.attr.items() if value.b),
+            )
             pending.extend(inputs)
 
 
-def _scalar(definition) -> float | None:
-    """Return the value of a scalar float constant, else `None` (a large tensor is never unpacked)."""
+def _constant(definition) -> float | tuple[int, ...] | None:
+    """Return a scalar float, or up to eight integers of rank 0 or 1; `None` for all else: nothing large is unpacked."""
     from tensorflow.python.framework import dtypes
 
     tensor = definition.attr["value"].tensor
-    if tensor.tensor_shape.dim or tensor.dtype != dtypes.float32.as_datatype_enum:
+    sizes = [dimension.size for dimension in tensor.tensor_shape.dim]
+    count = math.prod(sizes)
+    if tensor.dtype == dtypes.float32.as_datatype_enum and not sizes:
+        values, code = tensor.float_val, "f"
+    elif tensor.dtype == dtypes.int32.as_datatype_enum and len(sizes) < 2 and 0 < count <= 8:
+        values, code = tensor.int_val, "i"
+    else:
         return None
-    if tensor.float_val:
-        return float(tensor.float_val[0])
-    if len(tensor.tensor_content) == 4:
-        return struct.unpack("<f", tensor.tensor_content)[0]
-    return 0.0
+    if len(tensor.tensor_content) == 4 * count:
+        values = struct.unpack(f"<{count}{code}", tensor.tensor_content)
+    # A TensorProto leaves out trailing values that repeat the last one, and all of them where they are zero.
+    values = (list(values) or [0])[:count]
+    values += values[-1:] * (count - len(values))
+    return float(values[0]) if code == "f" else tuple(values)

@@ -66,11 +66,16 @@ class SavedModelFiles:
         return self.objects[node].bare_concrete_function.concrete_function_name
 
     def root_call_functions(self) -> list[str]:
-        """Return the names of the concrete functions behind calling the model (inference and training)."""
-        node = self.child("__call__")
-        if node is None or self.objects[node].WhichOneof("kind") != "function":
-            return []
-        return list(self.objects[node].function.concrete_functions)
+        """Return the names of the concrete functions behind calling the model, in inference and in training.
+
+        TF 2.0 kept the dropout of training out of `__call__`; it stands in what Keras itself calls.
+        """
+        names = []
+        for child in ("__call__", "call_and_return_all_conditional_losses"):
+            node = self.child(child)
+            if node is not None and self.objects[node].WhichOneof("kind") == "function":
+                names += self.objects[node].function.concrete_functions
+        return names
 
     def read_variable(self, object_id: int) -> np.ndarray:
         """Read a variable's value from `variables/`.

@@ -1,66 +1,48 @@
-"""Read a BERT encoder out of a TF Hub SavedModel: roles from the names, everything else from the graph."""
+"""Read a BERT encoder out of a TF Hub SavedModel: what each variable is, and every constant, from the graph."""
 
 from __future__ import annotations
 
-import re
+import math
 
 import numpy as np
 
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.sources.dataflow import Dataflow, Key
+from keras_bert_trend.sources.patterns import MATMULS, Dense, LayerNorm, MismatchError, Patterns
 from keras_bert_trend.sources.saved_model import SavedModelFiles
 from keras_bert_trend.sources.source import LazyWeights, Source, UnsupportedArchitectureError, read_vocabulary_file
 
-# Variable names of the current layout (Model Garden 2.4 and later) → google-research/bert's names. Any path component
-# may carry a suffix `_1` when other models were built before in the same process; some exports put a prefix before.
-_OUTSIDE_BLOCKS = {
-    "word_embeddings/embeddings": "embeddings/word_embeddings",
-    "position_embedding/embeddings": "embeddings/position_embeddings",
-    "type_embeddings/embeddings": "embeddings/token_type_embeddings",
-    "embeddings/layer_norm/gamma": "embeddings/LayerNorm/gamma",
-    "embeddings/layer_norm/beta": "embeddings/LayerNorm/beta",
-    "pooler_transform/kernel": "pooler/dense/kernel",
-    "pooler_transform/bias": "pooler/dense/bias",
-    "cls_transform/kernel": "pooler/dense/kernel",
-    "cls_transform/bias": "pooler/dense/bias",
-    "pooler/kernel": "pooler/dense/kernel",
-    "pooler/bias": "pooler/dense/bias",
+_INPUTS = {"input_word_ids", "input_mask", "input_type_ids"}
+
+# What a word in a variable's name says about an architecture that is not read, for the message only.
+_OTHER_ARCHITECTURES = {
+    "pre_softmax_weight": "talking-heads attention, which mixes the heads around the softmax",
+    "bottleneck": "MobileBERT, with bottlenecks around every block",
+    "gate_0": "a gated feed-forward layer",
+    "relative": "relative positions",
 }
-_INSIDE_BLOCKS = {
-    "self_attention/query": "attention/self/query",
-    "self_attention/key": "attention/self/key",
-    "self_attention/value": "attention/self/value",
-    "self_attention/attention_output": "attention/output/dense",
-    "self_attention_layer_norm": "attention/output/LayerNorm",
-    "intermediate": "intermediate/dense",
-    "output": "output/dense",
-    "output_layer_norm": "output/LayerNorm",
-}
-_BLOCK = re.compile(r"(?:^|/)transformer(?:_\d+)?/layer_(\d+)(?:_\d+)?/(.+)/(kernel|bias|gamma|beta)$")
-_MATMULS = ("Einsum", "MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
 
 
 def read_tf_hub_model(path: str) -> Source:
-    """Read a TF Hub text encoder in the current layout (dictionary of three inputs, `encoder_outputs` returned).
+    """Read a TF Hub text encoder: BERT of any year, ALBERT, ELECTRA and whatever else has the same mathematics.
 
-    The weights' roles come from the variables' names. The architecture's constants (activation, LayerNorm epsilon,
-    mask constant, head count, dropout) come from the graph, which also has to confirm the roles: every matmul and
-    every LayerNorm must be fed by the layer that a post-LayerNorm BERT feeds it with. Nothing is executed.
+    The graph behind `serving_default` is read from its outputs down to its inputs, and every expression in it has to
+    be the one that stands there in a post-LayerNorm BERT. So each variable's role follows from its place, and the
+    constants (activation, LayerNorm epsilon, mask constant, head count, dropout) from theirs. Names are not trusted:
+    they differ between exporters, and pre-LayerNorm models have the names of post-LayerNorm ones. Nothing is executed.
 
     Args:
         path: the SavedModel folder.
 
     Raises:
         ValueError: the folder is no readable TF2 SavedModel.
-        UnsupportedArchitectureError: it is one, but not a BERT encoder in a layout this reader knows.
+        UnsupportedArchitectureError: it is one, but it computes something else.
     """
     files = SavedModelFiles(path)
-    reader = _BertReader(files)
-    config = reader.config()
-    reader.check_wiring()
+    reader = _EncoderReader(files)
     vocabulary_file = files.asset("vocab_file")
     return Source(
-        config=config,
+        config=reader.config,
         weights=LazyWeights(
             {role: _weight_reader(files, object_id, role) for role, object_id in reader.variables.items()}
         ),
@@ -75,7 +57,7 @@ def _weight_reader(files, object_id, role):
         array = files.read_variable(object_id)
         if array.dtype != np.float32:
             array = array.astype(np.float32)
-        # Heads are an axis of their own in the SavedModel: (in, heads, size) and (heads, size, out).
+        # Heads may be an axis of their own in the SavedModel: (in, heads, size) and (heads, size, out).
         if "attention/self/" in role:
             return array.reshape(array.shape[0], -1) if role.endswith("kernel") else array.reshape(-1)
         if role.endswith("attention/output/dense/kernel"):
@@ -90,195 +72,211 @@ def _lower_case(files: SavedModelFiles) -> bool | None:
     return None if node not in files.variable_names else bool(files.read_variable(node))
 
 
-def _role(name: str) -> str | None:
-    """Return the google-research/bert name for a variable's name in the SavedModel, or `None`."""
-    block = _BLOCK.search(name)
-    if block:
-        index, layer, leaf = block.groups()
-        layer = "/".join(re.sub(r"_\d+$", "", part) for part in layer.split("/"))
-        return f"encoder/layer_{index}/{_INSIDE_BLOCKS[layer]}/{leaf}" if layer in _INSIDE_BLOCKS else None
-    parts = [re.sub(r"_\d+$", "", part) for part in name.split("/")]
-    for length in (3, 2):
-        role = _OUTSIDE_BLOCKS.get("/".join(parts[-length:]))
-        if role:
-            return role
-    return None
+class _EncoderReader:
+    """What one SavedModel's graph says about the encoder inside it.
 
-
-class _BertReader:
-    """What one SavedModel's graph says about the BERT inside it."""
+    Attributes:
+        config: the architecture.
+        variables: role (a google-research/bert name without `bert/`) → object id of the variable.
+    """
 
     def __init__(self, files: SavedModelFiles) -> None:
         self.files = files
         self.graph = Dataflow(files, files.function_for_inference())
-        self.matmuls = set(self.graph.select(*_MATMULS))
+        self._patterns = Patterns(self.graph, self._describe)
         self.variables: dict[str, int] = {}
-        unknown = []
-        for object_id in sorted(self.graph.variables):
-            name = files.variable_names[object_id]
-            role = _role(name)
-            if role is None or role in self.variables:
-                unknown.append(name)
-            else:
-                self.variables[role] = object_id
-        if unknown:
-            raise self._unsupported(f"its outputs depend on variables with no role in a BERT encoder: {unknown[:6]}")
-        blocks = {int(role.split("/")[1].removeprefix("layer_")) for role in self.variables if "/layer_" in role}
-        self.num_layers = len(blocks)
-        if not self.variables:
+        self._constants: dict[str, set] = {"activation": set(), "LayerNorm epsilon": set(), "mask constant": set()}
+        self._arguments: dict[str, str] = {}
+        if not self.graph.variables:
             raise self._unsupported("its outputs depend on no variables; is it a preprocessing model?")
-        if blocks != set(range(self.num_layers)):
-            raise self._unsupported(f"its transformer blocks are numbered {sorted(blocks)}")
-        expected = set(_expected_roles(self.num_layers))
-        self.has_pooler = "pooler/dense/kernel" in self.variables
-        if self.has_pooler:
-            expected |= {"pooler/dense/kernel", "pooler/dense/bias"}
-        if expected != set(self.variables):
-            raise self._unsupported(
-                f"weights are missing {sorted(expected - set(self.variables))[:6]} "
-                f"or left over {sorted(set(self.variables) - expected)[:6]}"
-            )
+        try:
+            self.config = self._read()
+        except MismatchError as error:
+            raise self._unsupported(str(error)) from None
 
-    def config(self) -> BertConfig:
-        """Return the architecture, every constant read from the graph."""
-        shape = self._shape
-        hidden_size, num_heads, head_size = self._query_shape()
+    def _read(self) -> BertConfig:
+        top, pooler = self._pooler()
+        blocks: list[dict[str, Key]] = []
+        heads: set[tuple[int, int]] = set()
+        key = top
+        while not self._is_embedding_output(key):
+            block, size, key = self._block(key)
+            blocks.insert(0, block)
+            heads.add(size)
+        if not blocks:
+            raise MismatchError("a model without transformer blocks is not a BERT")
+        share_layers = len(blocks) > 1 and all(block == blocks[0] for block in blocks)
+        for i, block in enumerate(blocks[:1] if share_layers else blocks):
+            for role, variable in block.items():
+                self._assign(f"encoder/layer_{i}/{role}", variable)
+        self._embeddings(key)
+        for role, variable in pooler.items():
+            self._assign(f"pooler/dense/{role}", variable)
+        left_over = self.graph.variables - set(self.variables.values())
+        if left_over:
+            names = sorted(self.files.variable_names[i] for i in left_over)
+            raise self._unsupported(f"its outputs depend on variables that a BERT has no place for: {names[:6]}")
+        self._check_arguments()
+
         hidden_dropout, attention_dropout = self._dropout_rates()
-        softmaxes = self.graph.select("Softmax")
-        if len(softmaxes) != self.num_layers:
-            raise self._unsupported(f"it has {self.num_layers} blocks but {len(softmaxes)} attention softmaxes")
-        self._check_scale(softmaxes, head_size)
+        num_heads, head_size = self._only("head count", heads)
+        word_shape = self._shape("embeddings/word_embeddings")
         return BertConfig(
-            vocab_size=shape("embeddings/word_embeddings")[0],
-            hidden_size=hidden_size,
-            num_layers=self.num_layers,
+            vocab_size=word_shape[0],
+            hidden_size=num_heads * head_size,
+            num_layers=len(blocks),
             num_heads=num_heads,
-            intermediate_size=shape("encoder/layer_0/intermediate/dense/kernel")[-1],
-            max_position_embeddings=shape("embeddings/position_embeddings")[0],
-            type_vocab_size=shape("embeddings/token_type_embeddings")[0],
-            hidden_act=self._hidden_act(),
-            layer_norm_epsilon=self._epsilon(),
-            attention_mask_constant=self._mask_constant(softmaxes),
+            intermediate_size=self._shape("encoder/layer_0/intermediate/dense/kernel")[-1],
+            max_position_embeddings=self._shape("embeddings/position_embeddings")[0],
+            type_vocab_size=self._shape("embeddings/token_type_embeddings")[0],
+            hidden_act=self._only("activation", self._constants["activation"]),
+            layer_norm_epsilon=_shortest(self._only("LayerNorm epsilon", self._constants["LayerNorm epsilon"])),
+            attention_mask_constant=_shortest(self._only("mask constant", self._constants["mask constant"])),
             hidden_dropout=hidden_dropout,
             attention_dropout=attention_dropout,
-            pooler="tanh" if self.has_pooler else "identity",
+            pooler="tanh" if pooler else "identity",
+            embedding_size=word_shape[1],
+            share_layers=share_layers,
         )
 
-    def check_wiring(self) -> None:
-        """Confirm from the graph that each weight sits where a post-LayerNorm BERT has it.
+    def _pooler(self) -> tuple[Key, dict[str, Key]]:
+        """Find the last hidden state and the pooler's weights; none where `pooled_output` is the first token."""
+        for output in self.graph.outputs:
+            try:
+                dense = self._patterns.dense(self._patterns.tanh(output))
+                return self._patterns.first_token(dense.source), {"kernel": dense.kernel, "bias": dense.bias}
+            except MismatchError:
+                continue
+        for output in self.graph.outputs:
+            try:
+                return self._patterns.first_token(output), {}
+            except MismatchError:
+                continue
+        raise MismatchError("none of its outputs is a pooled_output, made of the first token's last hidden state")
 
-        Names alone do not tell: pre-LayerNorm models have exactly the names of post-LayerNorm ones. So for every
-        kernel and LayerNorm, the nearest variable upstream of its input must be the one that feeds it in BERT.
+    def _is_embedding_output(self, key: Key) -> bool:
+        try:
+            norm, _ = self._embedding_norm(key)
+        except MismatchError:
+            return False
+        return self._patterns.is_sum_of_lookups(norm.source)
 
-        Raises:
-            UnsupportedArchitectureError: some layer is fed by another one.
-        """
-        previous = "embeddings/LayerNorm/beta"
-        for i in range(self.num_layers):
-            layer = f"encoder/layer_{i}"
-            for role in ("query", "key", "value"):
-                self._check_feed(f"{layer}/attention/self/{role}/kernel", previous)
-            self._check_feed(f"{layer}/attention/output/dense/kernel", f"{layer}/attention/self/value/bias")
-            self._check_feed(f"{layer}/attention/output/LayerNorm/beta", f"{layer}/attention/output/dense/bias")
-            self._check_feed(f"{layer}/intermediate/dense/kernel", f"{layer}/attention/output/LayerNorm/beta")
-            self._check_feed(f"{layer}/output/dense/kernel", f"{layer}/intermediate/dense/bias")
-            self._check_feed(f"{layer}/output/LayerNorm/beta", f"{layer}/output/dense/bias")
-            previous = f"{layer}/output/LayerNorm/beta"
-        if self.has_pooler:
-            self._check_feed("pooler/dense/kernel", previous)
-            if not self.graph.select("Tanh"):
-                raise self._unsupported("its pooler has no tanh")
+    def _embedding_norm(self, key: Key) -> tuple[LayerNorm, Dense | None]:
+        """Read the embeddings' LayerNorm, and the projection to the hidden size that may follow it."""
+        try:
+            return self._patterns.layer_norm(key), None
+        except MismatchError:
+            projection = self._patterns.dense(key)
+            return self._patterns.layer_norm(projection.source), projection
 
-    def _check_feed(self, role: str, expected: str) -> None:
-        own = {self._key(role)}
-        if role.endswith("kernel"):
-            starts = [source for matmul in self._matmuls_using(role) for source in self.graph.nodes[matmul].inputs]
-        else:
-            own.add(self._key(role.replace("/beta", "/gamma")))
-            starts = self.graph.consumers[self._key(role)]
-        fed_by = self.graph.nearest(starts, lambda key, _: key[0] == "variable" and key not in own)
-        if self._key(expected) not in fed_by:
-            found = sorted(self.files.variable_names.get(key[1], "?") for key in fed_by)
-            raise self._unsupported(
-                f"the layer of {self._name(role)!r} is fed by {found}, where a post-LayerNorm BERT has "
-                f"{self._name(expected)!r}"
-            )
+    def _embeddings(self, key: Key) -> None:
+        norm, projection = self._embedding_norm(key)
+        if projection is not None:
+            self._assign("encoder/embedding_hidden_mapping_in/kernel", projection.kernel)
+            self._assign("encoder/embedding_hidden_mapping_in/bias", projection.bias)
+        self._assign("embeddings/LayerNorm/gamma", norm.gamma)
+        self._assign("embeddings/LayerNorm/beta", norm.beta)
+        self._constants["LayerNorm epsilon"].add(norm.epsilon)
+        tables = self._patterns.lookups(norm.source)
+        looked_up = [(table, argument) for table, argument in tables if argument is not None]
+        if len(tables) != 3 or len(looked_up) != 2:
+            raise MismatchError("the embedding is not the sum of word, position and type embeddings")
+        # Two tables are looked up by inputs: there are more words than types.
+        (words, word_ids), (types, type_ids) = sorted(looked_up, key=lambda pair: -self._sizes(pair[0])[0])
+        positions = next(table for table, argument in tables if argument is None)
+        self._assign("embeddings/word_embeddings", words)
+        self._assign("embeddings/position_embeddings", positions)
+        self._assign("embeddings/token_type_embeddings", types)
+        self._arguments.update(input_word_ids=word_ids, input_type_ids=type_ids)
 
-    def _key(self, role: str) -> Key:
-        return ("variable", self.variables[role])
+    def _block(self, key: Key) -> tuple[dict[str, Key], tuple[int, int], Key]:
+        """Read a transformer block from its output; return its weights, (heads, head size) and its input."""
+        output_norm, output, (intermediate, activation), middle = self._residual(key, self._patterns.activation)
+        if intermediate.source != middle:
+            raise MismatchError("a feed-forward layer does not read what it is added to")
+        attention_norm, projected, attention, source = self._residual(middle, self._patterns.attention)
+        for dense in (attention.query, attention.key, attention.value):
+            if dense.source != source:
+                raise MismatchError("queries, keys and values do not all come from what attention is added to")
+        self._constants["activation"].add(activation)
+        self._constants["LayerNorm epsilon"] |= {output_norm.epsilon, attention_norm.epsilon}
+        self._constants["mask constant"].add(attention.mask_constant)
+        if self._arguments.setdefault("input_mask", attention.mask) != attention.mask:
+            raise MismatchError("different blocks have different masks")
+        block = {}
+        for role, dense in {
+            "attention/self/query": attention.query,
+            "attention/self/key": attention.key,
+            "attention/self/value": attention.value,
+            "attention/output/dense": projected,
+            "intermediate/dense": intermediate,
+            "output/dense": output,
+        }.items():
+            block |= {f"{role}/kernel": dense.kernel, f"{role}/bias": dense.bias}
+        for role, norm in {"attention/output/LayerNorm": attention_norm, "output/LayerNorm": output_norm}.items():
+            block |= {f"{role}/gamma": norm.gamma, f"{role}/beta": norm.beta}
+        return block, self._heads(attention), source
 
-    def _name(self, role: str) -> str:
-        return self.files.variable_names[self.variables[role]]
+    def _residual(self, key: Key, read):
+        """Read `LayerNorm(x + dense(…))`; return the norm, the dense layer, what `read` makes of `…`, and `x`."""
+        norm = self._patterns.layer_norm(key)
+        one, other = self._patterns.sum(norm.source)
+        problem = None
+        for branch, source in ((one, other), (other, one)):  # `x` may be a dense layer's result too
+            try:
+                dense = self._patterns.dense(branch)
+            except MismatchError as error:
+                problem = problem or error
+                continue
+            try:
+                return norm, dense, read(dense.source), self._patterns.plain(source)
+            except MismatchError as error:
+                problem = error
+        raise problem
+
+    def _heads(self, attention) -> tuple[int, int]:
+        """Return head count and size: from the kernel's axes, or in 2019's flat kernels from the scale 1/√size."""
+        shape = self._sizes(attention.query.kernel)
+        size = shape[-1] if len(shape) == 3 else round(attention.scale**-2)
+        if not math.isclose(attention.scale, size**-0.5, rel_tol=1e-5) or math.prod(shape[1:]) % size:
+            raise MismatchError(f"attention is scaled by {attention.scale:.6g}, which is 1/sqrt(head size) for no head")
+        return math.prod(shape[1:]) // size, size
+
+    def _assign(self, role: str, key: Key) -> None:
+        if key[0] != "variable" or key[1] not in self.files.variable_names:
+            raise MismatchError(f"{self._describe(key)} stands where {role!r} is expected, which is a variable")
+        if key[1] in self.variables.values():
+            raise MismatchError(f"{self._describe(key)} is used more than once, also as {role!r}")
+        self.variables[role] = key[1]
+
+    def _check_arguments(self) -> None:
+        """Where the inputs have TF Hub's names, they must be used as these say."""
+        if set(self._arguments.values()) == _INPUTS and any(k != v for k, v in self._arguments.items()):
+            raise self._unsupported(f"its inputs are used as {self._arguments}")
+        if len(set(self._arguments.values())) != len(_INPUTS):
+            raise self._unsupported(f"it has not three inputs, but uses {self._arguments}")
+
+    def _only(self, what: str, values: set):
+        """Return the one value that all blocks share."""
+        if len(values) != 1:
+            raise self._unsupported(f"its {what} is not the same everywhere: {sorted(values)}")
+        return next(iter(values))
 
     def _shape(self, role: str) -> tuple[int, ...]:
-        return tuple(d.size for d in self.files.objects[self.variables[role]].variable.shape.dim)
+        return self._sizes(("variable", self.variables[role]))
 
-    def _matmuls_using(self, role: str) -> list[Key]:
-        """Return the nearest downstream matmuls that use a variable."""
-        found = self.graph.nearest([self._key(role)], lambda key, _: key in self.matmuls, downstream=True)
-        if not found:
-            raise self._unsupported(f"{self._name(role)!r} is used by no matmul")
-        return found
+    def _sizes(self, key: Key) -> tuple[int, ...]:
+        return tuple(d.size for d in self.files.objects[key[1]].variable.shape.dim)
 
-    def _query_shape(self) -> tuple[int, int, int]:
-        shape = self._shape("encoder/layer_0/attention/self/query/kernel")
-        if len(shape) != 3 or shape[0] != shape[1] * shape[2]:
-            raise self._unsupported(f"its query kernel has shape {shape}, expected (hidden, heads, hidden / heads)")
-        return shape
-
-    def _hidden_act(self) -> str:
-        kinds = set()
-        for i in range(self.num_layers):
-            layer = f"encoder/layer_{i}"
-            between: set[Key] = set()
-            for matmul in self._matmuls_using(f"{layer}/output/dense/kernel"):
-                between |= self.graph.upstream(matmul, until=self.matmuls - {matmul})
-            ops = {self.graph.nodes[key].op for key in between if key in self.graph.nodes}
-            if ops & {"Erf", "Erfc"}:
-                kinds.add("gelu")
-            elif "Tanh" in ops:
-                kinds.add("gelu_tanh")
-            elif "Relu" in ops:
-                kinds.add("relu")
-            else:
-                kinds.add(f"unknown ({sorted(ops)})")
-        if len(kinds) != 1 or any(kind.startswith("unknown") for kind in kinds):
-            raise self._unsupported(f"its activation is {sorted(kinds)}")
-        return kinds.pop()
-
-    def _epsilon(self) -> float:
-        values = {
-            self.graph.nodes[key].constant
-            for rsqrt in self.graph.select("Rsqrt")
-            for source in self.graph.nodes[rsqrt].inputs
-            for key in self.graph.nodes[source].inputs
-            if key in self.graph.nodes and self.graph.nodes[key].constant is not None
-        }
-        if len(values) != 1:
-            raise self._unsupported(f"its LayerNorm epsilon is not one constant but {sorted(values)}")
-        return _shortest(values.pop())
-
-    def _mask_constant(self, softmaxes: list[Key]) -> float:
-        def is_mask(key, node):
-            return node is not None and node.constant is not None and node.constant <= -100
-
-        values = set()
-        for softmax in softmaxes:
-            found = self.graph.nearest([softmax], is_mask, stop=_MATMULS)
-            values |= {self.graph.nodes[key].constant for key in found} or {None}
-        if len(values) != 1 or None in values:
-            raise self._unsupported(f"its attention mask constant is not one constant but {values}")
-        return _shortest(values.pop())
-
-    def _check_scale(self, softmaxes: list[Key], head_size: int) -> None:
-        """Confirm that queries (or logits) are scaled by 1/√(head size)."""
-        expected = np.float32(head_size**-0.5)
-        for softmax in softmaxes:
-            products = self.graph.nearest([softmax], lambda key, _: key in self.matmuls)
-            near = self.graph.upstream(softmax, until=self.matmuls.difference(products))
-            constants = {self.graph.nodes[k].constant for k in near if k in self.graph.nodes} - {None}
-            if not any(np.isclose(c, expected, rtol=1e-6) for c in constants):
-                raise self._unsupported(f"its attention is not scaled by 1/sqrt({head_size})")
+    def _describe(self, key: Key) -> str:
+        """Name a value by its operation and the variables closest to it."""
+        if key[0] == "variable":
+            return f"the variable {self.files.variable_names.get(key[1], '?')!r}"
+        if key[0] == "argument":
+            return f"the input {key[1]!r}"
+        near = self.graph.nearest([key], lambda k, _: k[0] == "variable")
+        names = sorted(self.files.variable_names.get(k[1], "?") for k in near)
+        return f"the {self.graph.nodes[key].op} that follows {names}"
 
     def _dropout_rates(self) -> tuple[float, float]:
         """Return (hidden, attention) dropout from the training functions; zero where those have none.
@@ -291,12 +289,12 @@ class _BertReader:
             for compare in graph.select("GreaterEqual"):
                 rates = {graph.nodes[k].constant for k in graph.nodes[compare].inputs if k in graph.nodes} - {None}
                 uniform = graph.nearest(
-                    [compare], lambda _, node: node is not None and "RandomUniform" in node.op, stop=_MATMULS
+                    [compare], lambda _, node: node is not None and "RandomUniform" in node.op, stop=MATMULS
                 )
                 if len(rates) != 1 or rates == {0.0} or not uniform:
                     continue  # rate 0: the dropout inside the feed-forward that BERT does not have
                 # The random tensor takes its shape from what it drops: a softmax, or a hidden state.
-                dropped = graph.nearest(uniform, lambda _, node: node is not None and node.op in ("Softmax", *_MATMULS))
+                dropped = graph.nearest(uniform, lambda _, node: node is not None and node.op in ("Softmax", *MATMULS))
                 kind = attention if any(graph.nodes[key].op == "Softmax" for key in dropped) else hidden
                 kind |= rates
             if hidden or attention:
@@ -306,27 +304,15 @@ class _BertReader:
         return 0.0, 0.0
 
     def _unsupported(self, reason: str) -> UnsupportedArchitectureError:
+        names = " ".join(self.files.variable_names[i] for i in self.graph.variables)
+        found = [what for part, what in _OTHER_ARCHITECTURES.items() if part in names]
         return UnsupportedArchitectureError(
-            f"{self.files.path!r} is not a BERT encoder in the layout this version reads (TF Hub bert_en_*/3 and "
-            f"later, small_bert, Experts): {reason}."
+            f"{self.files.path!r} is not an encoder that this package reproduces"
+            + (f"; it seems to have {' and '.join(found)}" if found else "")
+            + f": {reason}. Supported are BERT (post-LayerNorm), ALBERT and ELECTRA in the layouts of TF Hub."
         )
 
 
 def _shortest(value: float) -> float:
     """Return the shortest decimal that is the same float32: 1e-12 rather than 9.999999960041972e-13."""
     return float(str(np.float32(value)))
-
-
-def _expected_roles(num_layers: int) -> list[str]:
-    roles = [
-        "embeddings/word_embeddings",
-        "embeddings/position_embeddings",
-        "embeddings/token_type_embeddings",
-        "embeddings/LayerNorm/gamma",
-        "embeddings/LayerNorm/beta",
-    ]
-    for i in range(num_layers):
-        for layer in _INSIDE_BLOCKS.values():
-            leaves = ("gamma", "beta") if layer.endswith("LayerNorm") else ("kernel", "bias")
-            roles += [f"encoder/layer_{i}/{layer}/{leaf}" for leaf in leaves]
-    return roles

@@ -1,0 +1,445 @@
+"""Recognise, in a SavedModel's dataflow, the expressions that a BERT is made of.
+
+Every function here takes the key of a value and says what that value *is*: a dense layer of something, the LayerNorm
+of something, the attention of something. Each checks the whole expression, down to the variables and constants, so that
+a model is either read completely or refused. Variable names play no part but in messages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from keras_bert_trend.sources.dataflow import Dataflow, Key, Node
+
+MATMULS = ("Einsum", "MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
+_SUMS = ("Add", "AddV2", "BiasAdd")
+_DIFFERENCES = ("Sub",)
+_LOOKUPS = ("ResourceGather", "Gather", "GatherV2")
+# Operations whose result holds the values of their first input in the same order.
+_RESHAPES = ("Reshape", "ExpandDims", "Squeeze", "Cast", "StopGradient", "BroadcastTo", "CheckNumerics")
+
+
+class MismatchError(Exception):
+    """A value is not the expression it was looked at for; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """`source @ kernel + bias`."""
+
+    source: Key
+    kernel: Key
+    bias: Key
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNorm:
+    """`(source − mean) / sqrt(variance + epsilon) · gamma + beta` over the last axis."""
+
+    source: Key
+    gamma: Key
+    beta: Key
+    epsilon: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    """`softmax(scale · Q Kᵀ + (1 − mask) · mask_constant) V`, each of Q, K, V a dense layer of the same source."""
+
+    query: Dense
+    key: Dense
+    value: Dense
+    scale: float
+    mask_constant: float
+    mask: str  # the argument of the function that the mask is made of
+
+
+class Patterns:
+    """The recognisers, over one graph.
+
+    Args:
+        graph: the dataflow of the function that is read.
+        describe: names a value for messages.
+    """
+
+    def __init__(self, graph: Dataflow, describe: Callable[[Key], str]) -> None:
+        self._graph = graph
+        self._describe = describe
+
+    def dense(self, key: Key) -> Dense:
+        """Read a dense layer with a bias.
+
+        Raises:
+            MismatchError: it is none, or its kernel is laid out in another way than `(inputs…, outputs…)`.
+        """
+        product, bias = self._operands(key, _SUMS, "a dense layer")
+        if not self._is_variable(bias):
+            product, bias = bias, product
+        if not self._is_variable(bias):
+            raise self._mismatch(key, "a dense layer, which adds a bias")
+        product = self._through(product)
+        left, right = self._operands(product, MATMULS, "a matrix product with a kernel")
+        if not self._is_variable(right) or self._is_variable(left):
+            raise self._mismatch(product, "a matrix product with a kernel")
+        node = self._graph.nodes[product]
+        if node.flags & {"transpose_a", "transpose_b", "adj_x", "adj_y"} or not _contracts_in_order(node):
+            raise self._mismatch(product, "a product with a kernel laid out as (inputs…, outputs…)")
+        return Dense(self._through(left), self._through(right), self._through(bias))
+
+    def layer_norm(self, key: Key) -> LayerNorm:
+        """Read a LayerNorm, in the form of `tf.nn.batch_normalization`: `x·s + (beta − mean·s)`, s = `rsqrt·gamma`.
+
+        Raises:
+            MismatchError: it is none.
+        """
+        scaled, shift = self._in_order(key, _SUMS, ("Mul", *_DIFFERENCES), "a LayerNorm")
+        beta, mean_scaled = self._operands(shift, _DIFFERENCES, "a LayerNorm's beta − mean · scale")
+        mean, scale = self._operands(mean_scaled, ("Mul",), "a LayerNorm's mean · scale")
+        if self._op(mean) != "Mean":
+            mean, scale = scale, mean
+        factors = [self._through(factor) for factor in self._operands(scaled, ("Mul",), "a LayerNorm's x · scale")]
+        if self._through(scale) not in factors or self._op(mean) != "Mean":
+            raise self._mismatch(key, "a LayerNorm, whose mean is scaled as its input is")
+        factors.remove(self._through(scale))
+        (source,) = factors
+        inverse, gamma = self._in_order(scale, ("Mul",), ("Rsqrt", "variable"), "a LayerNorm's rsqrt · gamma")
+        variance, epsilon = self._operands(
+            self._graph.nodes[self._through(inverse)].inputs[0], _SUMS, "a variance plus epsilon"
+        )
+        if self._constant(epsilon) is None:
+            variance, epsilon = epsilon, variance
+        value = self._constant(epsilon)
+        (spread,) = self._operands(variance, ("Mean",), "a variance", of=1)
+        pair = {self._through(k) for k in self._operands(spread, ("SquaredDifference",), "a variance")}
+        (averaged,) = self._operands(mean, ("Mean",), "a mean", of=1)
+        same = pair == {source, self._through(mean)} and self._through(averaged) == source
+        if not same or not self._is_variable(beta) or not isinstance(value, float):
+            raise self._mismatch(key, "a LayerNorm, whose mean and variance are those of its input")
+        return LayerNorm(source, self._through(gamma), self._through(beta), value)
+
+    def attention(self, key: Key) -> Attention:
+        """Read scaled dot-product attention from its result, before the output projection.
+
+        Raises:
+            MismatchError: it is none, for example because something stands between softmax and values.
+        """
+        product, _ = self._through_transposes(key)
+        weights, values = self._operands(product, MATMULS, "attention's product of weights and values")
+        softmax, _ = self._through_transposes(weights)
+        if self._op(softmax) != "Softmax":
+            raise self._mismatch(softmax, "attention weights that come straight out of a softmax")
+        if not _contracts_last_of_first(self._graph.nodes[product]):
+            raise self._mismatch(product, "attention weights summed over the keys")
+        scores, bias = self._operands(self._graph.nodes[softmax].inputs[0], _SUMS, "attention scores plus a mask")
+        if self._mask(bias) is None:
+            scores, bias = bias, scores
+        mask = self._mask(bias)
+        if mask is None:
+            raise self._mismatch(softmax, "a softmax over scores plus (1 − mask) · constant")
+        scores, scale = self._unscaled(scores)
+        query, key_, scale = self._query_and_key(scores, scale)
+        values, _ = self._through_transposes(values)
+        return Attention(query, key_, self.dense(values), scale, *mask)
+
+    def lookups(self, key: Key) -> list[tuple[Key, str | None]]:
+        """Read a sum of embedding lookups: each table, with the argument that is looked up (`None` for positions).
+
+        Raises:
+            MismatchError: a term is none of: a gather, a product with a one-hot, the beginning of a table.
+        """
+        terms, pending = [], [self._through(key)]
+        while pending:
+            term = pending.pop(0)
+            if self._op(term) in _SUMS:
+                pending += [self._through(operand) for operand in self._graph.nodes[term].inputs]
+                continue
+            terms.append(self._lookup(term))
+        return terms
+
+    def is_sum_of_lookups(self, key: Key) -> bool:
+        """Whether a value can only be the sum of embeddings: one of its terms is gathered from a table."""
+        pending = [self._through(key)]
+        while pending:
+            term = pending.pop()
+            if self._op(term) in _LOOKUPS:
+                return True
+            if self._op(term) in _SUMS:
+                pending += [self._through(operand) for operand in self._graph.nodes[term].inputs]
+        return False
+
+    def first_token(self, key: Key) -> Key:
+        """Read `x[:, 0]` and return `x`.
+
+        Raises:
+            MismatchError: it is something else.
+        """
+        key = self._through(key)
+        if self._op(key) != "StridedSlice":
+            raise self._mismatch(key, "the first token")
+        source, *bounds = self._graph.nodes[key].inputs
+        begin, end, strides = (self._constant(bound) for bound in bounds)
+        if begin != (0,) * len(begin or ()) or (end or (0, 0))[1] != 1 or set(strides or ()) != {1}:
+            raise self._mismatch(key, "the first token")
+        return self._through(source)
+
+    def tanh(self, key: Key) -> Key:
+        """Read `tanh(x)` and return `x`."""
+        key = self._through(key)
+        (source,) = self._operands(key, ("Tanh",), "a tanh", of=1)
+        return self._through(source)
+
+    def sum(self, key: Key) -> tuple[Key, Key]:
+        """Read a sum of two values and return both."""
+        return self._operands(key, _SUMS, "a sum")
+
+    def plain(self, key: Key) -> Key:
+        """Return a value without the operations that only reshape it."""
+        return self._through(key)
+
+    def activation(self, key: Key) -> tuple[Dense, str]:
+        """Read an activation of a dense layer, and tell which it is.
+
+        The expression between is a function of one number: it is evaluated on a range of numbers, here, and compared
+        with the activations a BERT may have. So it does not matter in which form it was written.
+
+        Raises:
+            MismatchError: it is no element-wise function of one dense layer, or an unknown one.
+        """
+        key = self._through(key)
+        inner = self._graph.nearest([key], lambda k, _: self._try_dense(k) is not None, stop=MATMULS)
+        if len(inner) != 1:
+            raise self._mismatch(key, "an activation of one dense layer")
+        x = np.linspace(-6, 6, 241)
+        y = self._evaluate(key, inner[0], x)
+        for name, function in _ACTIVATIONS.items():
+            if y.shape == x.shape and np.abs(y - function(x)).max() < 1e-5:
+                return self.dense(inner[0]), name
+        raise self._mismatch(key, f"one of the activations {sorted(_ACTIVATIONS)}")
+
+    def _evaluate(self, key: Key, inner: Key, x: np.ndarray) -> np.ndarray:
+        values: dict[Key, np.ndarray] = {inner: x}
+        pending = [key]
+        while pending:
+            current = pending[-1]
+            if current in values:
+                pending.pop()
+                continue
+            node = self._graph.nodes.get(current)
+            if node is not None and isinstance(node.constant, float):
+                values[current] = np.float64(node.constant)
+                continue
+            if node is None or node.op not in _ELEMENTWISE:
+                raise self._mismatch(current, "an element-wise function")
+            inputs = node.inputs[:1] if node.op in _RESHAPES else node.inputs
+            missing = [source for source in inputs if source not in values]
+            if missing:
+                pending += missing
+            else:
+                with np.errstate(all="ignore"):
+                    values[current] = _ELEMENTWISE[node.op](*(values[source] for source in inputs))
+        return values[key]
+
+    def _lookup(self, key: Key) -> tuple[Key, str | None]:
+        node = self._graph.nodes.get(key)
+        if node is not None and node.op in _LOOKUPS:
+            table, ids = (self._through(k) for k in node.inputs[:2])
+            return table, self._argument(ids, key)
+        if node is not None and node.op == "MatMul" and not node.flags & {"transpose_a", "transpose_b"}:
+            one_hot, table = (self._through(k) for k in node.inputs)
+            if self._op(one_hot) == "OneHot" and self._is_variable(table):
+                ids, _, on, off = self._graph.nodes[one_hot].inputs
+                if (self._constant(on), self._constant(off)) == (1.0, 0.0):
+                    return table, self._argument(self._through(ids), key)
+        if node is not None and node.op in ("Slice", "StridedSlice"):
+            table = self._through(node.inputs[0])
+            begin = self._constant(node.inputs[1])
+            start = self._graph.nodes.get(node.inputs[1])
+            if begin is None and start is not None and start.op == "Pack":
+                begin = tuple(value for k in start.inputs for value in self._constant(k) or (None,))
+            if self._is_variable(table) and begin is not None and set(begin) == {0}:
+                return table, None
+        raise self._mismatch(key, "a lookup in an embedding table")
+
+    def _argument(self, key: Key, where: Key) -> str:
+        if key[0] != "argument":
+            raise self._mismatch(where, "a lookup of the model's own inputs")
+        return key[1]
+
+    def _mask(self, key: Key) -> tuple[float, str] | None:
+        """Return constant and argument of `(1 − mask) · constant`, or `None`."""
+        key = self._through(key)
+        if self._op(key) != "Mul":
+            return None
+        difference, constant = self._graph.nodes[key].inputs
+        if self._constant(constant) is None:
+            difference, constant = constant, difference
+        value = self._constant(constant)
+        difference = self._through(difference)
+        if not isinstance(value, float) or self._op(difference) not in _DIFFERENCES:
+            return None
+        one, mask = self._graph.nodes[difference].inputs
+        argument = self._mask_argument(mask)
+        return (value, argument) if self._constant(one) == 1.0 and argument else None
+
+    def _mask_argument(self, key: Key) -> str | None:
+        """Return the argument that a mask is, perhaps times ones to broadcast it."""
+        key = self._through(key)
+        if self._op(key) == "Mul":
+            sides = [self._through(k) for k in self._graph.nodes[key].inputs]
+            others = [k for k in sides if not self._is_ones(k)]
+            return self._mask_argument(others[0]) if len(others) == 1 else None
+        return key[1] if key[0] == "argument" else None
+
+    def _is_ones(self, key: Key) -> bool:
+        return self._op(key) == "Fill" and self._constant(self._graph.nodes[key].inputs[1]) in (1.0, (1,))
+
+    def _unscaled(self, key: Key) -> tuple[Key, float]:
+        """Return what a value is a constant multiple of, and the factor; transposes stay."""
+        scale = 1.0
+        while True:
+            key = self._through(key)
+            op = self._op(key)
+            if op not in ("Mul", "RealDiv", "Div"):
+                return key, scale
+            value, constant = self._graph.nodes[key].inputs
+            if op == "Mul" and self._constant(constant) is None:
+                value, constant = constant, value
+            factor = self._constant(constant)
+            if not isinstance(factor, float) or not factor:
+                return key, scale
+            scale, key = scale * (factor if op == "Mul" else 1 / factor), value
+
+    def _query_and_key(self, scores: Key, scale: float) -> tuple[Dense, Dense, float]:
+        """Tell query from key: the scores' last axis belongs to the key."""
+        product, flipped = self._through_transposes(scores)
+        sides = self._operands(product, MATMULS, "a product of queries and keys")
+        node = self._graph.nodes[product]
+        if node.op == "Einsum":
+            (left, right), result = _labels(node.equation)
+            flipped ^= result[-1:] in left and result[-1:] not in right
+        query, key = reversed(sides) if flipped else sides
+        dense = []
+        for side in (query, key):
+            side, factor = self._unscaled(side)
+            side, _ = self._through_transposes(side)
+            side, other_factor = self._unscaled(side)
+            scale *= factor * other_factor
+            dense.append(self.dense(side))
+        return dense[0], dense[1], scale
+
+    def _through(self, key: Key) -> Key:
+        """Follow a value through what leaves its numbers in their order."""
+        while self._op(key) in _RESHAPES:
+            key = self._graph.nodes[key].inputs[0]
+        return key
+
+    def _through_transposes(self, key: Key) -> tuple[Key, bool]:
+        """Follow a value through transposes too; tell whether they exchange the last two axes."""
+        flipped = False
+        while True:
+            key = self._through(key)
+            if self._op(key) != "Transpose":
+                return key, flipped
+            key, order = self._graph.nodes[key].inputs
+            axes = self._constant(order)
+            flipped ^= isinstance(axes, tuple) and len(axes) > 1 and axes[-2:] == (len(axes) - 1, len(axes) - 2)
+
+    def _operands(self, key: Key, ops: tuple[str, ...], what: str, of: int = 2) -> tuple[Key, ...]:
+        """Return an operation's first `of` inputs, if it is one of `ops`."""
+        key = self._through(key)
+        node = self._graph.nodes.get(key)
+        if node is None or node.op not in ops or len(node.inputs) < of:
+            raise self._mismatch(key, what)
+        return tuple(node.inputs[:of])
+
+    def _in_order(self, key: Key, ops: tuple[str, ...], kinds: tuple[str, str], what: str) -> tuple[Key, Key]:
+        """Return the two operands of a commutative operation, the one of the first kind first."""
+        operands = self._operands(key, ops, what)
+        for one, other in (operands, operands[::-1]):
+            if self._op(one) == kinds[0] and self._op(other) == kinds[1]:
+                return self._through(one), self._through(other)
+        raise self._mismatch(key, what)
+
+    def _try_dense(self, key: Key) -> Dense | None:
+        try:
+            return self.dense(key)
+        except MismatchError:
+            return None
+
+    def _op(self, key: Key) -> str:
+        node = self._graph.nodes.get(key)
+        return key[0] if node is None else node.op
+
+    def _is_variable(self, key: Key) -> bool:
+        return self._through(key)[0] == "variable"
+
+    def _constant(self, key: Key) -> float | tuple[int, ...] | None:
+        node = self._graph.nodes.get(key)
+        return None if node is None else node.constant
+
+    def _mismatch(self, key: Key, expected: str) -> MismatchError:
+        return MismatchError(f"{self._describe(key)} is not {expected}")
+
+
+def _labels(equation: str) -> tuple[list[str], str]:
+    """Take `"ab,bc->ac"` apart; a product of other than two operands has no labels."""
+    operands, _, result = equation.replace("...", "").partition("->")
+    sides = operands.split(",")
+    return (sides, result) if len(sides) == 2 else (["", ""], "")
+
+
+def _contracts_in_order(node: Node) -> bool:
+    """Whether a product with a kernel is `(…, inputs…) @ (inputs…, outputs…)`."""
+    if node.op != "Einsum":
+        return True
+    (left, right), result = _labels(node.equation)
+    summed = [label for label in right if label in left]
+    inputs = "".join(summed)
+    return (
+        bool(summed)
+        and left.endswith(inputs)
+        and right.startswith(inputs)
+        and (result == left.removesuffix(inputs) + right.removeprefix(inputs))
+    )
+
+
+def _contracts_last_of_first(node: Node) -> bool:
+    """Whether a product sums over the last axis of its first operand only."""
+    if node.op != "Einsum":
+        return not node.flags & {"transpose_a", "transpose_b", "adj_x", "adj_y"}
+    (left, right), result = _labels(node.equation)
+    return [label for label in left if label in right and label not in result] == [left[-1:]]
+
+
+def _erf(x: np.ndarray) -> np.ndarray:
+    return np.vectorize(math.erf, otypes=[float])(x)
+
+
+_ACTIVATIONS: dict[str, Callable] = {
+    "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "relu": lambda x: np.maximum(x, 0),
+}
+
+_ELEMENTWISE: dict[str, Callable] = {
+    **dict.fromkeys(_RESHAPES, lambda x: x),
+    "Add": np.add,
+    "AddV2": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "RealDiv": np.divide,
+    "Div": np.divide,
+    "Pow": np.power,
+    "Square": np.square,
+    "Neg": np.negative,
+    "Tanh": np.tanh,
+    "Erf": _erf,
+    "Erfc": lambda x: 1 - _erf(x),
+    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "Maximum": np.maximum,
+    "Relu": lambda x: np.maximum(x, 0),
+}
