@@ -31,10 +31,10 @@ SENTENCES = [
 ]
 
 
-def fixture_folder(name: str) -> Path:
+def fixture_folder(name: str, model: str = "saved_model") -> Path:
     """Return a recorded model's folder: the copy in this repository, else the shared one, else skip."""
     for base in (FIXTURES, SHARED / "fixtures"):
-        if (base / name / "saved_model").is_dir():
+        if (base / name / model).is_dir():
             return base / name
     pytest.skip(f"the shared fixture {name} is not here")
 

@@ -67,6 +67,19 @@ def test_a_row_that_is_masked_entirely_is_off_by_one_rounding_of_a_score(name):
             assert difference < step, key
 
 
+@pytest.mark.parametrize("prefix", ["", "edge_"], ids=["plain", "edge"])
+def test_a_tf1_checkpoint_gives_what_google_research_bert_computed(prefix):
+    model = "uncased_L-3_H-32_A-4"
+    folder = fixture_folder("google_tf1_checkpoint", model)
+    encoder = BertEncoder.from_handle(folder / model)
+    with np.load(folder / "expected.npz") as recorded:
+        inputs = {key: recorded[prefix + key] for key in INPUT_NAMES}
+        outputs = encoder(inputs, return_attention_scores=True)
+        for key in OUTPUTS:  # what TensorFlow 1.15 computed, in float32
+            difference = np.abs(to_numpy(tf.stack(outputs[key])) - recorded[f"{prefix}tf1_{key}"])
+            assert difference.max() <= 2e-5, key
+
+
 def test_the_recording_tells_wrong_models_apart(encoder, recorded):
     """The tolerance above means something: every constant that is read changes the numbers by much more."""
     import dataclasses

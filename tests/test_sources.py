@@ -12,7 +12,7 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_bert_trend import BertEncoder, UnsupportedArchitectureError
@@ -334,10 +334,136 @@ class TestHuggingFace:
         with pytest.raises(ValueError, match=r"no model\.safetensors"):
             load_source(tmp_path)
 
+    def shard(self, folder):
+        """Cut `model.safetensors` into two files with an index."""
+        tensors = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        names = sorted(tensors)
+        parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+        for file, part in parts.items():
+            save_file({name: tensors[name] for name in part}, folder / file)
+        index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        return index["weight_map"]
+
+    def test_shards_are_one_model(self, tmp_path, original):
+        self.write(tmp_path, original, "bert.")
+        whole = load_source(tmp_path)
+        expected = dict(whole.weights)
+        self.shard(tmp_path)
+        assert_same_weights(load_source(tmp_path), dataclasses.replace(whole, weights=expected))
+
+    def test_an_index_that_does_not_fit_its_shards(self, tmp_path, original):
+        self.write(tmp_path, original)
+        places = self.shard(tmp_path)
+        index = tmp_path / "model.safetensors.index.json"
+        for change, message in (
+            (dict.fromkeys(places, "a.safetensors"), "lacks tensors"),
+            ({"pooler.dense.bias": "c.safetensors"}, "no file beside it"),
+            ({"pooler.dense.bias": "../a.safetensors"}, "no file beside it"),
+            ({"pooler.dense.bias": 3}, "weight_map"),
+        ):
+            index.write_text(json.dumps({"weight_map": {**places, **change}}))
+            with pytest.raises(ValueError, match=message):
+                load_source(tmp_path)
+
+    def test_a_tensor_under_two_names(self, tmp_path, original):
+        self.write(tmp_path, original, add={"bert.pooler.dense.bias": np.zeros(16, "float32")})
+        with pytest.raises(ValueError, match="twice"):
+            load_source(tmp_path)
+
+    def test_half_precision_is_widened(self, tmp_path, original):
+        self.write(tmp_path, original)
+        tensors = load_file(tmp_path / "model.safetensors")
+        for dtype in (np.float16, tf.bfloat16.as_numpy_dtype):
+            save_file({name: array.astype(dtype) for name, array in tensors.items()}, tmp_path / "model.safetensors")
+            weights = load_source(tmp_path).weights
+            for name, array in original.named_weights().items():
+                np.testing.assert_array_equal(weights[name], array.astype(dtype).astype("float32"))
+
+    def test_weights_that_are_not_finite_are_refused_with_file_and_name(self, tmp_path, original):
+        self.write(tmp_path, original)
+        tensors = load_file(tmp_path / "model.safetensors")
+        tensors["pooler.dense.bias"][3] = np.nan
+        save_file(tensors, tmp_path / "model.safetensors")
+        with pytest.raises(ValueError, match=f"{tmp_path.name}.*pooler/dense/bias.*NaN"):
+            BertEncoder.from_handle(tmp_path)
+
     def test_missing_weight_is_named(self, tmp_path, original):
         self.write(tmp_path, original, drop=["layer_2/intermediate/dense/bias"])
         with pytest.raises(ValueError, match="missing.*layer_2/intermediate/dense/bias"):
             BertEncoder.from_handle(tmp_path)
+
+
+class TestGoogleCheckpoint:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        original = fixture_folder("google_tf1_checkpoint", "uncased_L-3_H-32_A-4") / "uncased_L-3_H-32_A-4"
+        shutil.copytree(original, tmp_path / original.name, copy_function=shutil.copyfile)
+        return tmp_path / original.name
+
+    def test_architecture_vocabulary_and_casing(self, folder):
+        source = load_source(folder)
+        config = source.config
+        assert (config.num_layers, config.hidden_size, config.num_heads) == (3, 32, 4)
+        assert (config.hidden_act, config.attention_mask_constant) == ("gelu_tanh", -10000.0)
+        assert len(source.vocabulary) == config.vocab_size
+        assert source.lower_case is True
+        assert load_source(folder / "bert_model.ckpt").config == config
+
+    @pytest.mark.parametrize(
+        ("name", "lower_case"),
+        [("cased_L-12_H-768_A-12", False), ("multi_cased_L-12_H-768_A-12", False), ("chinese_L-12", True), ("x", None)],
+    )
+    def test_casing_from_the_published_names(self, folder, name, lower_case):
+        folder = folder.rename(folder.parent / name)
+        assert load_source(folder).lower_case is lower_case
+
+    def test_a_fine_tuned_checkpoint_has_more_than_the_encoder(self, folder):
+        reader = tf.train.load_checkpoint(str(folder / "bert_model.ckpt"))
+        values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+        values |= {f"{name}/adam_m": value for name, value in values.items()} | {"output_weights": np.zeros((2, 32))}
+        for file in folder.glob("bert_model.*"):
+            file.unlink()
+        save_tf1_checkpoint(folder / "model.ckpt-7", values)
+        assert_same_weights(load_source(folder), load_source(folder / "model.ckpt-7"))
+        save_tf1_checkpoint(folder / "model.ckpt-8", values)
+        with pytest.raises(ValueError, match=r"model\.ckpt-7.*model\.ckpt-8.*give one"):
+            load_source(folder)
+        save_tf1_checkpoint(folder / "bert_model.ckpt", {**values, "bert/encoder/layer_0/gate": np.zeros(3)})
+        with pytest.raises(ValueError, match=r"unknown \['encoder/layer_0/gate'\]"):
+            BertEncoder.from_handle(folder)
+        save_tf1_checkpoint(folder / "bert_model.ckpt", {"electra/embeddings/word_embeddings": np.zeros((3, 4))})
+        with pytest.raises(UnsupportedArchitectureError, match="ELECTRA"):
+            load_source(folder)
+
+    def test_damaged_files(self, folder):
+        data = folder / "bert_model.ckpt.data-00000-of-00001"
+        data.write_bytes(data.read_bytes()[:5000])
+        with pytest.raises(ValueError, match=r"bert_model\.ckpt"):
+            BertEncoder.from_handle(folder)
+        data.unlink()
+        with pytest.raises(ValueError, match=r"bert_model\.ckpt"):
+            BertEncoder.from_handle(folder)
+        (folder / "bert_config.json").write_text('{"hidden_size": 32}')
+        with pytest.raises(ValueError, match=r"bert_config\.json.*vocab_size"):
+            load_source(folder)
+        (folder / "bert_config.json").write_text('{"hidden_act": "swish"}')
+        with pytest.raises(UnsupportedArchitectureError, match="swish"):
+            load_source(folder)
+        (folder / "bert_config.json").unlink()
+        with pytest.raises(ValueError, match=r"no bert_config\.json"):
+            load_source(folder / "bert_model.ckpt")
+
+
+def save_tf1_checkpoint(prefix, values):
+    """Write arrays as a checkpoint whose keys are names."""
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=list(values),
+        shape_and_slices=[""] * len(values),
+        tensors=[tf.constant(value) for value in values.values()],
+    )
 
 
 class TestMinilm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -129,7 +130,10 @@ class BertEncoder(keras.layers.Layer):
     def from_source(cls, source, **kwargs) -> BertEncoder:
         """Make an encoder from a `keras_bert_trend.sources.Source`, with its architecture and weights."""
         encoder = cls(source.config, **kwargs)
-        encoder.set_named_weights(source.weights)
+        try:
+            encoder.set_named_weights(source.weights)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(source.origin)!r}: {error}") from error
         return encoder
 
     @property

@@ -17,7 +17,8 @@ def load_source(handle: str | os.PathLike) -> Source:
 
             * `"minilm"`: the embedded default encoder (extra `minilm`)
             * a folder with `saved_model.pb`: a TF Hub text encoder
-            * a folder with `config.json` and `model.safetensors`: a Hugging Face BERT
+            * a folder with `bert_config.json` and `bert_model.ckpt`, or that checkpoint: google-research/bert
+            * a folder with `config.json` and `model.safetensors` (or its shards): a Hugging Face BERT
             * an `http(s)://` URL of a TF Hub model: downloaded and cached by `tensorflow_hub.resolve`
 
     Raises:
@@ -38,14 +39,19 @@ def load_source(handle: str | os.PathLike) -> Source:
         from keras_bert_trend.sources.tf_hub import read_tf_hub_model
 
         return read_tf_hub_model(path)
+    from keras_bert_trend.sources.google_checkpoint import is_google_checkpoint, read_google_checkpoint
+
+    if is_google_checkpoint(path):
+        return read_google_checkpoint(path)
     if os.path.isfile(os.path.join(path, "config.json")):
         from keras_bert_trend.sources.hugging_face import read_hugging_face_model
 
         return read_hugging_face_model(path)
+    found = "is a folder with neither saved_model.pb nor config.json nor bert_config.json"
     raise ValueError(
-        f"`handle` {os.fspath(handle)!r} "
-        + ("is a folder with neither saved_model.pb nor config.json" if os.path.isdir(path) else "does not exist")
-        + '. Give "minilm", a TF Hub SavedModel folder, a Hugging Face BERT folder, or a TF Hub URL.'
+        f"`handle` {os.fspath(handle)!r} {found if os.path.isdir(path) else 'does not exist'}. "
+        'Give "minilm", the folder of a TF Hub SavedModel, of a google-research/bert checkpoint or of a Hugging Face '
+        "BERT, or a URL."
     )
 
 

@@ -1,8 +1,7 @@
-"""Read a Hugging Face BERT folder: `config.json`, `model.safetensors`, `vocab.txt`."""
+"""Read a Hugging Face BERT folder: `config.json`, `model.safetensors` (or its shards), `vocab.txt`."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from functools import partial
@@ -11,9 +10,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from keras_bert_trend.encoder.config import BertConfig
+from keras_bert_trend.sources.json_config import bert_config, read_json
 from keras_bert_trend.sources.source import LazyWeights, Source, UnsupportedArchitectureError, read_vocabulary_file
 
 WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 _EMBEDDINGS = ("word_embeddings", "position_embeddings", "token_type_embeddings")
@@ -34,28 +35,22 @@ def read_hugging_face_model(path: str) -> Source:
         ValueError: a file is missing, damaged, or does not fit the others.
         UnsupportedArchitectureError: `config.json` describes something other than an encoder-only BERT.
     """
-    fields = _read_json(os.path.join(path, "config.json"))
-    weights_file = os.path.join(path, WEIGHTS_FILE)
-    if not os.path.isfile(weights_file):
-        raise ValueError(f"{path!r} has a config.json but no {WEIGHTS_FILE}.")
-    try:
-        with safe_open(weights_file, framework="numpy") as file:
-            tensors = list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{weights_file!r} cannot be read: {error}.") from error
-
+    fields = read_json(os.path.join(path, "config.json"))
+    files = _find_tensors(path)
     readers, unknown = {}, []
-    for tensor in tensors:
+    for tensor, file in files.items():
         name = tensor.removeprefix("bert.")
         if _IGNORED.match(name):
             continue
         role, transposed = _role(name)
         if role is None:
             unknown.append(tensor)
+        elif role in readers:
+            raise ValueError(f"{path!r} holds {role!r} twice, with and without the prefix 'bert.'.")
         else:
-            readers[role] = partial(_read_tensor, weights_file, tensor, transposed)
+            readers[role] = partial(_read_tensor, file, tensor, transposed)
     if unknown:
-        raise UnsupportedArchitectureError(f"{weights_file!r} holds tensors that BERT does not have: {unknown[:6]}.")
+        raise UnsupportedArchitectureError(f"{path!r} holds tensors that BERT does not have: {unknown[:6]}.")
 
     vocabulary_file = os.path.join(path, "vocab.txt")
     vocabulary = read_vocabulary_file(vocabulary_file) if os.path.isfile(vocabulary_file) else None
@@ -68,49 +63,49 @@ def read_hugging_face_model(path: str) -> Source:
     )
 
 
-def _read_json(path: str) -> dict:
-    try:
-        with open(path, encoding="utf-8") as file:
-            fields = json.load(file)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path!r} cannot be read: {error}.") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path!r} must hold a JSON object, got {type(fields).__name__}.")
-    return fields
-
-
 def _config(fields: dict, path: str, has_pooler: bool) -> BertConfig:
     def refuse(reason):
         return UnsupportedArchitectureError(
-            f"{path!r}: {reason}. Supported is model_type 'bert' with absolute positions, encoder only."
+            f"{path!r}: config.json {reason}. Supported is model_type 'bert' with absolute positions, encoder only."
         )
 
     if fields.get("model_type", "bert") != "bert":
-        raise refuse(f"config.json says model_type={fields['model_type']!r}")
+        raise refuse(f"says model_type={fields['model_type']!r}")
     if fields.get("position_embedding_type", "absolute") != "absolute":
-        raise refuse(f"config.json says position_embedding_type={fields['position_embedding_type']!r}")
+        raise refuse(f"says position_embedding_type={fields['position_embedding_type']!r}")
     if fields.get("is_decoder") or fields.get("add_cross_attention"):
-        raise refuse("config.json describes a decoder")
-    if fields.get("hidden_act", "gelu") not in _ACTIVATIONS:
-        raise refuse(f"config.json says hidden_act={fields['hidden_act']!r}, known are {sorted(_ACTIVATIONS)}")
+        raise refuse("describes a decoder")
+    pooler = "tanh" if has_pooler else "identity"
+    return bert_config(fields, os.path.join(path, "config.json"), _ACTIVATIONS, pooler=pooler)
+
+
+def _find_tensors(path: str) -> dict[str, str]:
+    """Return tensor name → the file it stands in, for one `model.safetensors` or for shards with an index."""
+    weights_file, index_file = os.path.join(path, WEIGHTS_FILE), os.path.join(path, INDEX_FILE)
+    if os.path.isfile(weights_file):
+        return dict.fromkeys(_tensor_names(weights_file), weights_file)
+    if not os.path.isfile(index_file):
+        raise ValueError(f"{path!r} has a config.json but no {WEIGHTS_FILE} (nor {INDEX_FILE}).")
+    shards = read_json(index_file).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise ValueError(f"{index_file!r} lacks `weight_map`: tensor name to file name.")
+    for shard in sorted(set(shards.values())):
+        # The name comes from a downloaded file: it must not lead out of the folder.
+        if shard != os.path.basename(shard) or not os.path.isfile(os.path.join(path, shard)):
+            raise ValueError(f"{index_file!r} names the shard {shard!r}, which is no file beside it.")
+        lacking = {tensor for tensor, place in shards.items() if place == shard}
+        lacking -= set(_tensor_names(os.path.join(path, shard)))
+        if lacking:
+            raise ValueError(f"{os.path.join(path, shard)!r} lacks tensors of {INDEX_FILE}: {sorted(lacking)[:6]}.")
+    return {tensor: os.path.join(path, shard) for tensor, shard in shards.items()}
+
+
+def _tensor_names(file_name: str) -> list[str]:
     try:
-        return BertConfig(
-            vocab_size=fields["vocab_size"],
-            hidden_size=fields["hidden_size"],
-            num_layers=fields["num_hidden_layers"],
-            num_heads=fields["num_attention_heads"],
-            intermediate_size=fields["intermediate_size"],
-            max_position_embeddings=fields["max_position_embeddings"],
-            type_vocab_size=fields.get("type_vocab_size", 2),
-            hidden_act=_ACTIVATIONS[fields.get("hidden_act", "gelu")],
-            layer_norm_epsilon=fields.get("layer_norm_eps", 1e-12),
-            hidden_dropout=fields.get("hidden_dropout_prob", 0.1),
-            attention_dropout=fields.get("attention_probs_dropout_prob", 0.1),
-            pooler="tanh" if has_pooler else "identity",
-            initializer_range=fields.get("initializer_range", 0.02),
-        )
-    except KeyError as error:
-        raise ValueError(f"{path!r}: config.json lacks the field {error}.") from error
+        with safe_open(file_name, framework="numpy") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file_name!r} cannot be read: {error}.") from error
 
 
 def _role(name: str) -> tuple[str | None, bool]:
@@ -151,11 +146,11 @@ def _read_tensor(path: str, tensor: str, transposed: bool) -> np.ndarray:
 def _lower_case(path: str) -> bool | None:
     """Read the casing from `tokenizer_config.json`, else from `tokenizer.json`'s normalizer."""
     file = os.path.join(path, "tokenizer_config.json")
-    if os.path.isfile(file) and "do_lower_case" in (fields := _read_json(file)):
+    if os.path.isfile(file) and "do_lower_case" in (fields := read_json(file)):
         return bool(fields["do_lower_case"])
     file = os.path.join(path, "tokenizer.json")
     if os.path.isfile(file):
-        normalizer = _read_json(file).get("normalizer") or {}
+        normalizer = read_json(file).get("normalizer") or {}
         if "lowercase" in normalizer:
             return bool(normalizer["lowercase"])
     return None

@@ -1,0 +1,98 @@
+"""Read a checkpoint of google-research/bert: `bert_model.ckpt`, `bert_config.json`, `vocab.txt`."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import partial
+
+import numpy as np
+
+from keras_bert_trend.sources.json_config import bert_config, read_json
+from keras_bert_trend.sources.source import LazyWeights, Source, UnsupportedArchitectureError, read_vocabulary_file
+
+CONFIG_FILE = "bert_config.json"
+
+# google-research/bert, modeling.py: `gelu` there is the tanh approximation.
+_ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu"}
+_MASK_CONSTANT = -10000.0  # modeling.py, attention_layer: the adder
+# What a checkpoint holds beside the encoder: task heads, the optimizer's slots, the step.
+_IGNORED = re.compile(r"^(?!bert/)|/(adam_[mv]|Adam|Adam_1|LAMB|LAMB_1)$")
+
+
+def read_google_checkpoint(path: str) -> Source:
+    """Read a TF1 checkpoint as google-research/bert publishes and writes it.
+
+    Args:
+        path: the folder, or the checkpoint itself (`…/bert_model.ckpt`) with `bert_config.json` and `vocab.txt` beside.
+
+    Raises:
+        ValueError: a file is missing, damaged, or does not fit the others.
+        UnsupportedArchitectureError: the checkpoint holds variables that a BERT has no place for.
+    """
+    prefix = _find_checkpoint(path)
+    folder = os.path.dirname(prefix)
+    config_file, vocabulary_file = os.path.join(folder, CONFIG_FILE), os.path.join(folder, "vocab.txt")
+    if not os.path.isfile(config_file):
+        raise ValueError(f"{folder!r} has a checkpoint but no {CONFIG_FILE}.")
+    reader = _open(prefix)
+    names = [name for name in reader.get_variable_to_shape_map() if not _IGNORED.search(name)]
+    if not names:
+        raise UnsupportedArchitectureError(
+            f"{prefix!r} holds no variables of BERT, whose names begin with 'bert/'; supported are the checkpoints of "
+            "google-research/bert, not those of ALBERT or ELECTRA."
+        )
+    config = bert_config(read_json(config_file), config_file, _ACTIVATIONS, attention_mask_constant=_MASK_CONSTANT)
+    return Source(
+        config=config,
+        weights=LazyWeights(
+            {name.removeprefix("bert/"): partial(_read_tensor, reader, prefix, name) for name in names}
+        ),
+        vocabulary=read_vocabulary_file(vocabulary_file) if os.path.isfile(vocabulary_file) else None,
+        lower_case=_lower_case(folder),
+        origin=path,
+    )
+
+
+def is_google_checkpoint(path: str) -> bool:
+    """Whether a path is, or looks to hold, a checkpoint of google-research/bert."""
+    return os.path.isfile(f"{path}.index") or os.path.isfile(os.path.join(path, CONFIG_FILE))
+
+
+def _find_checkpoint(path: str) -> str:
+    """Return the checkpoint's prefix: what stands before `.index`."""
+    if os.path.isfile(f"{path}.index"):
+        return path
+    found = sorted(name.removesuffix(".index") for name in os.listdir(path) if name.endswith(".index"))
+    if "bert_model.ckpt" in found:
+        found = ["bert_model.ckpt"]
+    if len(found) != 1:
+        raise ValueError(
+            f"{path!r} holds no bert_model.ckpt.index"
+            + (f", but {found}: give one of them, for example {os.path.join(path, found[0])!r}." if found else ".")
+        )
+    return os.path.join(path, found[0])
+
+
+def _open(prefix: str):
+    import tensorflow as tf
+
+    try:
+        return tf.train.load_checkpoint(prefix)
+    except Exception as error:  # TensorFlow raises several kinds for a damaged bundle
+        raise ValueError(f"{prefix!r}: the checkpoint cannot be read: {error}") from error
+
+
+def _read_tensor(reader, prefix: str, name: str) -> np.ndarray:
+    try:
+        return reader.get_tensor(name).astype(np.float32, copy=False)
+    except Exception as error:
+        raise ValueError(f"{prefix!r}: variable {name!r} cannot be read: {error}") from error
+
+
+def _lower_case(folder: str) -> bool | None:
+    """Read the casing from the folder's name, as google-research/bert does (tokenization.py), else leave it open."""
+    name = os.path.basename(os.path.abspath(folder))
+    if re.match(r"(.*_)?uncased_L-|multilingual_L-|chinese_L-", name):
+        return True
+    return False if re.match(r"(.*_)?cased_L-", name) else None
