@@ -14,7 +14,6 @@ from keras_bert_trend.pooling import Pooling, TrendPooling, get_pooling
 from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
 from keras_bert_trend.preprocessing.preprocessor import to_string_tensors
 
-_AUTO_LENGTH = 128
 _warned_about_training = False
 
 
@@ -41,7 +40,8 @@ class BertTrend(keras.layers.Layer):
         freeze_embeddings: keep the embeddings as they are while the blocks train.
         trainable_layers: train only the last `n` blocks.
         return_all: return every output of the encoder beside the embedding, instead of the embedding alone.
-        vocabulary: the WordPiece tokens, or the path of a `vocab.txt`, for a model that brings none.
+        vocabulary: for a model that brings none: the WordPiece tokens, a serialised SentencePiece model, or what
+            `keras_bert_trend.sources.load_text_source` takes: a `vocab.txt`, the handle of a preprocessing model.
         lower_case: the casing, for a model that does not say; by default it follows the vocabulary.
         encoder: a `BertEncoder`, instead of a handle.
         preprocessor: a `BertPreprocessor`, instead of a handle; without one the layer takes token ids only.
@@ -76,7 +76,7 @@ class BertTrend(keras.layers.Layer):
         freeze_embeddings: bool = False,
         trainable_layers: int | None = None,
         return_all: bool = False,
-        vocabulary: Sequence[str] | str | os.PathLike | None = None,
+        vocabulary: Vocabulary | Sequence[str] | bytes | str | os.PathLike | None = None,
         lower_case: bool | None = None,
         encoder: BertEncoder | None = None,
         preprocessor: BertPreprocessor | None = None,
@@ -190,24 +190,23 @@ def _everything(inputs, outputs, embedding) -> dict[str, Any]:
 
 
 def _make_preprocessor(source, vocabulary, lower_case, sequence_length, max_length, truncate) -> BertPreprocessor:
-    from keras_bert_trend.sources.source import read_vocabulary_file
+    from keras_bert_trend.sources import TextSource, load_text_source
 
-    if isinstance(vocabulary, str | os.PathLike):
-        vocabulary = read_vocabulary_file(os.fspath(vocabulary))
-    vocabulary = source.vocabulary if vocabulary is None else vocabulary
-    if vocabulary is None:
-        raise ValueError(f"The model at {source.origin!r} brings no vocabulary: give `vocabulary`, its vocab.txt.")
-    vocabulary = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary(vocabulary)
-    told = (lower_case, source.lower_case, vocabulary.is_lower_case)
     longest = source.config.max_position_embeddings
     if max_length is not None and max_length > longest:
         raise ValueError(f"`max_length`={max_length} is longer than the model: it has {longest} positions.")
-    max_length = longest if max_length is None else max_length
-    return BertPreprocessor(
-        vocabulary,
-        lower_case=next(casing for casing in told if casing is not None),
-        sequence_length=min(_AUTO_LENGTH, max_length) if sequence_length == "auto" else sequence_length,
-        max_length=max_length,
+    text = source
+    if isinstance(vocabulary, str | os.PathLike):
+        text = load_text_source(vocabulary)
+    elif vocabulary is not None:
+        text = TextSource(vocabulary=vocabulary, origin="vocabulary")
+    if lower_case is None:
+        lower_case = text.lower_case if text.lower_case is not None else source.lower_case
+    return BertPreprocessor.from_source(
+        text,
+        lower_case=lower_case,
+        sequence_length=sequence_length,
+        max_length=longest if max_length is None else max_length,
         truncate=truncate,
         name="preprocessor",
     )

@@ -9,16 +9,18 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_bert_trend.preprocessing.sentencepiece import as_vocabulary
 from keras_bert_trend.preprocessing.vocabulary import Vocabulary
 
-_VOCABULARY_FILE = "vocab.txt"
+_AUTO_LENGTH = 128
 
 
 @keras.saving.register_keras_serializable(package="keras_bert_trend")
 class BertPreprocessor(keras.layers.Layer):
     """Strings, or pairs of strings, to `input_word_ids`, `input_mask` and `input_type_ids`.
 
-    The tokens are those of TensorFlow Text's `BertTokenizer`: what the preprocessing models on TF Hub compute. A text
+    The tokens are those of TensorFlow Text's `BertTokenizer`, or of `SentencepieceTokenizer` where the vocabulary is a
+    SentencePiece model (ALBERT): what the preprocessing models on TF Hub compute. A text
     becomes `[CLS] a [SEP]`, a pair `[CLS] a [SEP] b [SEP]` with type ids 0 and 1. Where a pair is too long the segments
     are trimmed in turns (round robin), so that neither is lost.
 
@@ -32,8 +34,9 @@ class BertPreprocessor(keras.layers.Layer):
         [[2, 4, 5, 6, 3, 0]]
 
     Args:
-        vocabulary: the WordPiece tokens in the order of their ids.
-        lower_case: whether to lower-case and strip accents first, as uncased models need.
+        vocabulary: the WordPiece tokens in the order of their ids, or a serialised SentencePiece model (`bytes`).
+        lower_case: whether to lower-case first, as uncased models need.
+        strip_accents: whether to strip accents too; by default where the text is lower-cased.
         sequence_length: pad and trim to this length; `None` pads to the longest text of the batch.
         max_length: the longest sequence the model takes; with `sequence_length=None` a longer text is an error,
             unless `truncate`.
@@ -47,16 +50,17 @@ class BertPreprocessor(keras.layers.Layer):
         dict of int32 tensors `(batch, seq)` under TF Hub's names.
 
     Raises:
-        ValueError: the vocabulary is no WordPiece vocabulary; `sequence_length` has no room for `[CLS]`, `[SEP]` and
+        ValueError: the vocabulary is not a BERT's; `sequence_length` has no room for `[CLS]`, `[SEP]` and
             a token, or exceeds `max_length`; the input is not strings of rank 1; or a text is longer than
             `max_length` (inside a graph: `tf.errors.InvalidArgumentError`).
     """
 
     def __init__(
         self,
-        vocabulary: Iterable[str] | Vocabulary,
+        vocabulary: Iterable[str] | bytes | Vocabulary,
         *,
         lower_case: bool,
+        strip_accents: bool | None = None,
         sequence_length: int | None = 128,
         max_length: int | None = None,
         truncate: bool = False,
@@ -64,15 +68,75 @@ class BertPreprocessor(keras.layers.Layer):
     ) -> None:
         kwargs.setdefault("trainable", False)
         super().__init__(**kwargs)
-        self.vocabulary = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary(vocabulary)
+        self.vocabulary = as_vocabulary(vocabulary)
         _check_lengths(sequence_length, max_length, truncate)
         self.lower_case = bool(lower_case)
+        self.strip_accents = self.lower_case if strip_accents is None else bool(strip_accents)
         self.sequence_length = sequence_length
         self.max_length = max_length
         self.truncate = truncate
         self.supports_jit = False  # XLA has no strings
         self._tokenizer = None  # made on first use: TensorFlow is needed for text alone
         self.built = True
+
+    @classmethod
+    def from_handle(cls, handle: str | os.PathLike, **kwargs) -> BertPreprocessor:
+        """Make a preprocessor with the vocabulary and the casing that `handle` names.
+
+        Args:
+            handle: a TF Hub preprocessing model, an encoder that brings its vocabulary, a `vocab.txt`, or a
+                SentencePiece `.model`; see `keras_bert_trend.sources.load_text_source`.
+            **kwargs: as for `from_source`.
+
+        Raises:
+            ValueError: the handle names nothing that can be read, or no vocabulary.
+        """
+        from keras_bert_trend.sources import load_text_source
+
+        return cls.from_source(load_text_source(handle), **kwargs)
+
+    @classmethod
+    def from_source(
+        cls,
+        source,
+        *,
+        lower_case: bool | None = None,
+        strip_accents: bool | None = None,
+        sequence_length: int | str | None = "auto",
+        max_length: int | None = None,
+        **kwargs,
+    ) -> BertPreprocessor:
+        """Make a preprocessor from a `keras_bert_trend.sources.TextSource`.
+
+        Args:
+            source: vocabulary and casing.
+            lower_case: overrides the source's; where neither says, the vocabulary tells: lower-case tokens only.
+            strip_accents: overrides the source's.
+            sequence_length: as in the constructor; `"auto"` is the source's, else 128, and at most `max_length`.
+            max_length: as in the constructor.
+            **kwargs: the constructor's other arguments.
+
+        Raises:
+            ValueError: the source brings no vocabulary.
+        """
+        if source.vocabulary is None:
+            raise ValueError(f"The model at {source.origin!r} brings no vocabulary: give `vocabulary`, its vocab.txt.")
+        vocabulary = as_vocabulary(source.vocabulary)
+        if strip_accents is None and lower_case in (None, source.lower_case):
+            strip_accents = source.strip_accents
+        if lower_case is None:
+            lower_case = vocabulary.is_lower_case if source.lower_case is None else source.lower_case
+        if sequence_length == "auto":
+            sequence_length = source.sequence_length or _AUTO_LENGTH
+            sequence_length = sequence_length if max_length is None else min(sequence_length, max_length)
+        return cls(
+            vocabulary,
+            lower_case=lower_case,
+            strip_accents=strip_accents,
+            sequence_length=sequence_length,
+            max_length=max_length,
+            **kwargs,
+        )
 
     def build(self, input_shape=None) -> None:
         """Do nothing: the layer has no weights."""
@@ -111,7 +175,11 @@ class BertPreprocessor(keras.layers.Layer):
         else:
             length = tf.constant(self.sequence_length, tf.int32)
         packed = pack_inputs(
-            segments, length, vocabulary.id_of("[CLS]"), vocabulary.id_of("[SEP]"), vocabulary.id_of("[PAD]")
+            segments,
+            length,
+            start_id=vocabulary.id_of("[CLS]"),
+            end_id=vocabulary.id_of("[SEP]"),
+            padding_id=vocabulary.id_of(vocabulary.padding_token),
         )
         for tensor in packed.values():
             tensor.set_shape((None, self.sequence_length))
@@ -130,26 +198,28 @@ class BertPreprocessor(keras.layers.Layer):
             raise ValueError(message)
 
     def tokenize(self, texts):
-        """Return the texts' WordPiece ids, without special tokens, as a ragged int32 tensor `(batch, None)`."""
-        tokens = self._get_tokenizer().tokenize(texts)  # (batch, words, pieces)
-        return tokens.merge_dims(1, 2)
+        """Return the texts' token ids, without special tokens, as a ragged int32 tensor `(batch, None)`."""
+        tokens = self._get_tokenizer().tokenize(self._normalize(texts))
+        return tokens.merge_dims(1, -1) if tokens.ragged_rank > 1 else tokens  # WordPiece: (batch, words, pieces)
+
+    def _normalize(self, texts):
+        """Lower-case and strip accents, with the ops that TF Hub's preprocessing models have."""
+        import tensorflow as tf
+        import tensorflow_text
+
+        if self.lower_case:
+            texts = tensorflow_text.case_fold_utf8(texts)
+        if self.strip_accents:
+            texts = tf.strings.regex_replace(tensorflow_text.normalize_utf8(texts, "NFD"), r"\p{Mn}", "")
+        return texts
 
     def _get_tokenizer(self):
         if self._tokenizer is None:
             import tensorflow as tf
-            import tensorflow_text
 
             # Lifted out of any graph being traced: the table belongs to the layer, and is exported with it.
             with tf.init_scope():
-                table = tf.lookup.StaticHashTable(
-                    tf.lookup.KeyValueTensorInitializer(
-                        tf.constant(self.vocabulary.tokens), tf.range(len(self.vocabulary), dtype=tf.int64)
-                    ),
-                    default_value=self.vocabulary.id_of("[UNK]"),
-                )
-                self._tokenizer = tensorflow_text.BertTokenizer(
-                    table, lower_case=self.lower_case, token_out_type=tf.int32
-                )
+                self._tokenizer = self.vocabulary.make_tokenizer()
         return self._tokenizer
 
     def compute_output_spec(self, inputs):
@@ -164,28 +234,29 @@ class BertPreprocessor(keras.layers.Layer):
         """Return the arguments, with the vocabulary, so that clones and JSON round trips are complete."""
         return {
             **super().get_config(),
-            "vocabulary": list(self.vocabulary.tokens),
+            "vocabulary": self.vocabulary.to_config(),
             "lower_case": self.lower_case,
+            "strip_accents": self.strip_accents,
             "sequence_length": self.sequence_length,
             "max_length": self.max_length,
             "truncate": self.truncate,
         }
 
     def save_assets(self, directory: str) -> None:
-        """Write the vocabulary into a `.keras` file as `vocab.txt`, the form that other tools read."""
-        with open(os.path.join(directory, _VOCABULARY_FILE), "w", encoding="utf-8", newline="\n") as file:
-            file.write("".join(f"{token}\n" for token in self.vocabulary.tokens))
+        """Write the vocabulary into a `.keras` file as `vocab.txt` or `spiece.model`, which other tools read."""
+        with open(os.path.join(directory, self.vocabulary.asset_name), "wb") as file:
+            file.write(self.vocabulary.to_bytes())
 
     def load_assets(self, directory: str) -> None:
-        """Check that the `vocab.txt` in a `.keras` file is the vocabulary of its configuration.
+        """Check that the vocabulary file in a `.keras` file is the vocabulary of its configuration.
 
         Raises:
             ValueError: the two differ: the file was put together from two models.
         """
-        with open(os.path.join(directory, _VOCABULARY_FILE), encoding="utf-8", newline="\n") as file:
-            tokens = file.read().split("\n")[:-1]
-        if tuple(tokens) != self.vocabulary.tokens:
-            raise ValueError(f"{_VOCABULARY_FILE} in the file's assets is not the vocabulary of its configuration.")
+        name = self.vocabulary.asset_name
+        with open(os.path.join(directory, name), "rb") as file:
+            if file.read() != self.vocabulary.to_bytes():
+                raise ValueError(f"{name} in the file's assets is not the vocabulary of its configuration.")
 
 
 def to_string_tensors(inputs):

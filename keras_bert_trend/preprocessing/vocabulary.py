@@ -1,4 +1,4 @@
-"""The WordPiece vocabulary and what its tokens are: special, punctuation, continuation of a word."""
+"""The vocabulary and what its tokens are: special, punctuation, continuation of a word."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 
 from keras_bert_trend.token_kinds import CONTINUATION, PUNCTUATION, SPECIAL
 
-_SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]")
-_REQUIRED_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-
 
 class Vocabulary:
     """An immutable WordPiece vocabulary: the tokens in the order of their ids.
+
+    Attributes:
+        tokens: the tokens.
+        padding_token, unknown_token: their names here.
+        asset_name: the file that other tools read this kind of vocabulary from.
 
     Args:
         tokens: the tokens; must hold `[PAD]`, `[UNK]`, `[CLS]` and `[SEP]`, and none twice.
@@ -24,13 +26,17 @@ class Vocabulary:
         ValueError: a required token is missing, or a token stands there twice.
     """
 
+    padding_token, unknown_token = "[PAD]", "[UNK]"
+    asset_name = "vocab.txt"
+
     def __init__(self, tokens: Iterable[str]) -> None:
         self.tokens = tuple(tokens)
         self._ids = {token: i for i, token in enumerate(self.tokens)}
-        missing = [token for token in _REQUIRED_TOKENS if token not in self._ids]
+        required = (self.padding_token, self.unknown_token, "[CLS]", "[SEP]")
+        missing = [token for token in required if token not in self._ids]
         if missing:
             raise ValueError(
-                f"The vocabulary of {len(self.tokens)} tokens lacks {missing}: it is no BERT WordPiece vocabulary."
+                f"The vocabulary of {len(self.tokens)} tokens lacks {missing}: it is not the vocabulary of a BERT."
             )
         if len(self._ids) != len(self.tokens):
             twice = next(token for i, token in enumerate(self.tokens) if self._ids[token] != i)
@@ -56,10 +62,29 @@ class Vocabulary:
         """
         return self._ids[token]
 
+    def make_tokenizer(self):
+        """Return a `tensorflow_text` tokenizer of normalised texts: `tokenize` gives ragged int32 ids."""
+        import tensorflow as tf
+        import tensorflow_text
+
+        table = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(tf.constant(self.tokens), tf.range(len(self), dtype=tf.int64)),
+            default_value=self.id_of(self.unknown_token),
+        )
+        return tensorflow_text.BertTokenizer(table, lower_case=False, token_out_type=tf.int32)
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the file `asset_name`: one token a line."""
+        return "".join(f"{token}\n" for token in self.tokens).encode("utf-8")
+
+    def to_config(self) -> list[str] | str:
+        """Return JSON values that `BertPreprocessor`'s configuration keeps; `as_vocabulary` takes them back."""
+        return list(self.tokens)
+
     @cached_property
     def is_lower_case(self) -> bool:
         """Whether no ordinary token has an upper-case letter: the vocabulary of an uncased model."""
-        return not any(token != token.lower() for token in self.tokens if not token.startswith("["))
+        return not any(token != token.lower() for token in self.tokens if not token.startswith(("[", "<")))
 
     @cached_property
     def token_kinds(self) -> np.ndarray:
@@ -68,17 +93,18 @@ class Vocabulary:
         A kind is the sum of the bits `SPECIAL` (1), `PUNCTUATION` (2) and `CONTINUATION` (4); a token with none of
         them begins a word. `[UNK]` is an ordinary word. `[MASK]` is special: it stands for no word of the text.
         """
-        kinds = np.zeros(len(self.tokens), dtype=np.uint8)
-        for i, token in enumerate(self.tokens):
-            if token in _SPECIAL_TOKENS:
-                kinds[i] = SPECIAL
-                continue
-            piece = token.removeprefix("##") if len(token) > 2 else token
-            if piece != token:
-                kinds[i] += CONTINUATION
-            if piece and all(_is_punctuation(character) for character in piece):
-                kinds[i] += PUNCTUATION
-        return kinds
+        special = {self.padding_token, "[CLS]", "[SEP]", "[MASK]"}
+        kinds = (SPECIAL if token in special else self._kind_of(token) for token in self.tokens)
+        return np.fromiter(kinds, dtype=np.uint8, count=len(self.tokens))
+
+    def _kind_of(self, token: str) -> int:
+        piece = token.removeprefix("##") if len(token) > 2 else token
+        return (CONTINUATION if piece != token else 0) + (PUNCTUATION if is_punctuation(piece) else 0)
+
+
+def is_punctuation(piece: str) -> bool:
+    """Whether a piece has no character but punctuation, and one at least."""
+    return bool(piece) and all(_is_punctuation(character) for character in piece)
 
 
 def _is_punctuation(character: str) -> bool:

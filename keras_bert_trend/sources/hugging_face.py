@@ -54,11 +54,13 @@ def read_hugging_face_model(path: str) -> Source:
 
     vocabulary_file = os.path.join(path, "vocab.txt")
     vocabulary = read_vocabulary_file(vocabulary_file) if os.path.isfile(vocabulary_file) else None
+    lower_case, strip_accents = _normalization(path)
     return Source(
         config=_config(fields, path, has_pooler="pooler/dense/kernel" in readers),
         weights=LazyWeights(readers),
         vocabulary=vocabulary,
-        lower_case=_lower_case(path),
+        lower_case=lower_case,
+        strip_accents=strip_accents,
         origin=path,
     )
 
@@ -143,14 +145,14 @@ def _read_tensor(path: str, tensor: str, transposed: bool) -> np.ndarray:
     return (array.T if transposed else array).astype(np.float32, copy=False)
 
 
-def _lower_case(path: str) -> bool | None:
-    """Read the casing from `tokenizer_config.json`, else from `tokenizer.json`'s normalizer."""
+def _normalization(path: str) -> tuple[bool | None, bool | None]:
+    """Read (lower case, strip accents) from `tokenizer_config.json`, else from `tokenizer.json`'s normalizer."""
     file = os.path.join(path, "tokenizer_config.json")
     if os.path.isfile(file) and "do_lower_case" in (fields := read_json(file)):
-        return bool(fields["do_lower_case"])
+        return bool(fields["do_lower_case"]), fields.get("strip_accents")
     file = os.path.join(path, "tokenizer.json")
     if os.path.isfile(file):
         normalizer = read_json(file).get("normalizer") or {}
         if "lowercase" in normalizer:
-            return bool(normalizer["lowercase"])
-    return None
+            return bool(normalizer["lowercase"]), normalizer.get("strip_accents")
+    return None, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -64,6 +65,16 @@ class SavedModelFiles:
         if node is None or self.objects[node].WhichOneof("kind") != "bare_concrete_function":
             raise ValueError(f"{self._file!r} has no `serving_default` signature.")
         return self.objects[node].bare_concrete_function.concrete_function_name
+
+    def signature(self, name: str):
+        """Return the `SignatureDef` of this name, or `None`."""
+        return self._meta_graph.signature_def.get(name)
+
+    def all_nodes(self) -> Iterator:
+        """Yield the `NodeDef`s of the graph and of all functions."""
+        yield from self._meta_graph.graph_def.node
+        for function in self.library.values():
+            yield from function.node_def
 
     def root_call_functions(self) -> list[str]:
         """Return the names of the concrete functions behind calling the model, in inference and in training.
@@ -136,13 +147,13 @@ class SavedModelFiles:
                     pending.append(pair)
         return keys
 
-    def asset(self, child_name: str) -> str | None:
-        """Return the path of the asset that the root object calls `child_name`, or `None`.
+    def asset(self, child_name: str, parent: int = 0) -> str | None:
+        """Return the path of the asset that an object, by default the root, calls `child_name`, or `None`.
 
         Raises:
             ValueError: the asset is not a file inside the SavedModel's `assets/`.
         """
-        node = self.child(child_name)
+        node = self.child(child_name, parent)
         if node is None or self.objects[node].WhichOneof("kind") != "asset":
             return None
         index = self.objects[node].asset.asset_file_def_index

@@ -34,35 +34,61 @@ class LazyWeights(Mapping[str, np.ndarray]):
         return len(self._readers)
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextSource:
+    """How a model turns texts into ids.
+
+    Args:
+        vocabulary: the WordPiece tokens in the order of their ids, or a serialised SentencePiece model, or `None` where
+            the model brings neither.
+        lower_case: whether texts are lower-cased first, or `None` where the model does not say.
+        strip_accents: whether accents are stripped first, or `None` where the model does not say.
+        sequence_length: the length that the model pads to, or `None`.
+        origin: where it was read from, for messages.
+    """
+
+    vocabulary: tuple[str, ...] | bytes | None
+    lower_case: bool | None = None
+    strip_accents: bool | None = None
+    sequence_length: int | None = None
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source(TextSource):
     """A BERT model as read from a handle; no Keras object, nothing executed.
 
     Args:
         config: the architecture.
         weights: google-research/bert names without the leading `bert/` → float32 arrays, kernels `(in, out)`.
-        vocabulary: the WordPiece tokens in the order of their ids, or `None` where the model brings none.
-        lower_case: whether the text is lower-cased before WordPiece, or `None` where the model does not say.
-        origin: where it was read from, for messages.
+        **text: the fields of `TextSource`.
     """
 
     config: BertConfig
     weights: Mapping[str, np.ndarray]
-    vocabulary: tuple[str, ...] | None
-    lower_case: bool | None
-    origin: str
+
+
+def read_bytes(path: str) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ValueError(f"{path!r} cannot be read: {error}.") from error
 
 
 def read_vocabulary_file(path: str) -> tuple[str, ...]:
     """Read a `vocab.txt`: one WordPiece token per line, the line number is the id.
 
     Raises:
-        ValueError: the file is not UTF-8.
+        ValueError: the file cannot be read, or is not UTF-8.
     """
-    with open(path, "rb") as file:
-        raw = file.read()
     try:
-        text = raw.decode("utf-8")
+        text = read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"The vocabulary {path!r} is not UTF-8: {error}.") from error
     # Not `splitlines`: multilingual vocabularies hold U+2028 and U+0085 as tokens.

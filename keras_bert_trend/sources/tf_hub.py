@@ -10,7 +10,13 @@ from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.sources.dataflow import Dataflow, Key
 from keras_bert_trend.sources.patterns import MATMULS, Dense, LayerNorm, MismatchError, Patterns
 from keras_bert_trend.sources.saved_model import SavedModelFiles
-from keras_bert_trend.sources.source import LazyWeights, Source, UnsupportedArchitectureError, read_vocabulary_file
+from keras_bert_trend.sources.source import (
+    LazyWeights,
+    Source,
+    UnsupportedArchitectureError,
+    read_bytes,
+    read_vocabulary_file,
+)
 
 _INPUTS = {"input_word_ids", "input_mask", "input_type_ids"}
 
@@ -40,13 +46,12 @@ def read_tf_hub_model(path: str) -> Source:
     """
     files = SavedModelFiles(path)
     reader = _EncoderReader(files)
-    vocabulary_file = files.asset("vocab_file")
     return Source(
         config=reader.config,
         weights=LazyWeights(
             {role: _weight_reader(files, object_id, role) for role, object_id in reader.variables.items()}
         ),
-        vocabulary=None if vocabulary_file is None else read_vocabulary_file(vocabulary_file),
+        vocabulary=_vocabulary(files),
         lower_case=_lower_case(files),
         origin=path,
     )
@@ -65,6 +70,14 @@ def _weight_reader(files, object_id, role):
         return array
 
     return read
+
+
+def _vocabulary(files: SavedModelFiles) -> tuple[str, ...] | bytes | None:
+    """Read the WordPiece tokens, or the SentencePiece model, that lie in `assets/`."""
+    word_pieces, sentence_pieces = files.asset("vocab_file"), files.asset("sp_model_file")
+    if word_pieces is not None:
+        return read_vocabulary_file(word_pieces)
+    return None if sentence_pieces is None else read_bytes(sentence_pieces)
 
 
 def _lower_case(files: SavedModelFiles) -> bool | None:
