@@ -29,10 +29,12 @@ setup(
         "setuptools<81",  # tensorflow-hub imports pkg_resources, which later releases no longer have
         "keras>=3.13",
         "numpy",
+        "rich",  # the progress bar of downloads; Keras has it anyway
         "safetensors",
     ],
     extras_require={
         "minilm": MINILM,
+        "kaggle": ["kagglehub"],
         "plot": PLOT,
         "test": TEST,
         "dev": [*MINILM, *PLOT, *TEST, "ruff>=0.8"],

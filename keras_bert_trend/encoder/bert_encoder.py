@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -129,11 +128,13 @@ class BertEncoder(keras.layers.Layer):
     @classmethod
     def from_source(cls, source, **kwargs) -> BertEncoder:
         """Make an encoder from a `keras_bert_trend.sources.Source`, with its architecture and weights."""
-        encoder = cls(source.config, **kwargs)
         try:
+            # Before any memory is taken for an architecture that the weights may not have.
+            _check_shapes(source.weights.shapes, source.config.weight_shapes())
+            encoder = cls(source.config, **kwargs)
             encoder.set_named_weights(source.weights)
         except ValueError as error:
-            raise ValueError(f"{os.fspath(source.origin)!r}: {error}") from error
+            raise ValueError(f"{source.origin!r}: {error}") from error
         return encoder
 
     @property
@@ -295,15 +296,15 @@ class BertEncoder(keras.layers.Layer):
         Raises:
             ValueError: a name is missing or unknown, a shape does not fit, or an array holds NaN or infinity.
         """
-        targets = self._named_variables()
-        missing, unknown = sorted(set(targets) - set(weights)), sorted(set(weights) - set(targets))
-        if missing or unknown:
-            raise ValueError(f"The weights do not fit the encoder: missing {missing}, unknown {unknown}.")
+        _check_names(weights, self.config.weight_shapes())
         thirds: dict[int, dict[int, np.ndarray]] = {}
-        for name, target in targets.items():
+        shapes = self.config.weight_shapes()
+        for name, target in self._named_variables().items():
             variable, third = target if isinstance(target, tuple) else (target, None)
-            shape = tuple(variable.shape) if third is None else (*variable.shape[:-1], variable.shape[-1] // 3)
-            array = _checked_array(name, weights[name], shape)
+            array = np.asarray(weights[name])
+            _check_shapes({name: array.shape}, {name: shapes[name]})
+            if not np.isfinite(array).all():
+                raise ValueError(f"Weight {name!r} holds NaN or infinity.")
             if third is None:
                 variable.assign(array)
                 continue
@@ -333,10 +334,14 @@ class BertEncoder(keras.layers.Layer):
         }
 
 
-def _checked_array(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.asarray(array)
-    if array.shape != shape:
-        raise ValueError(f"Weight {name!r} has shape {array.shape}, the architecture needs {shape}.")
-    if not np.isfinite(array).all():
-        raise ValueError(f"Weight {name!r} holds NaN or infinity.")
-    return array
+def _check_names(names: Iterable[str], expected: Iterable[str]) -> None:
+    missing, unknown = sorted(set(expected) - set(names)), sorted(set(names) - set(expected))
+    if missing or unknown:
+        raise ValueError(f"The weights do not fit the encoder: missing {missing[:6]}, unknown {unknown[:6]}.")
+
+
+def _check_shapes(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
+    _check_names(shapes, expected)
+    for name, shape in expected.items():
+        if tuple(shapes[name]) != shape:
+            raise ValueError(f"Weight {name!r} has shape {tuple(shapes[name])}, the architecture needs {shape}.")

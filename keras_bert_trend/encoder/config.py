@@ -99,6 +99,33 @@ class BertConfig:
         """Width of one attention head."""
         return self.hidden_size // self.num_heads
 
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every weight under its google-research/bert name (without the leading `bert/`)."""
+        width, inner, narrow = self.hidden_size, self.intermediate_size, self.embedding_size
+        shapes: dict[str, tuple[int, ...]] = {
+            "embeddings/word_embeddings": (self.vocab_size, narrow),
+            "embeddings/position_embeddings": (self.max_position_embeddings, narrow),
+            "embeddings/token_type_embeddings": (self.type_vocab_size, narrow),
+            "embeddings/LayerNorm/gamma": (narrow,),
+            "embeddings/LayerNorm/beta": (narrow,),
+        }
+        attention = ("attention/self/query", "attention/self/key", "attention/self/value", "attention/output/dense")
+        dense = {}
+        if narrow != width:
+            dense["encoder/embedding_hidden_mapping_in"] = (narrow, width)
+        for layer in range(1 if self.share_layers else self.num_layers):
+            prefix = f"encoder/layer_{layer}"
+            dense |= {f"{prefix}/{role}": (width, width) for role in attention}
+            dense[f"{prefix}/intermediate/dense"] = (width, inner)
+            dense[f"{prefix}/output/dense"] = (inner, width)
+            for norm in ("attention/output/LayerNorm", "output/LayerNorm"):
+                shapes |= {f"{prefix}/{norm}/gamma": (width,), f"{prefix}/{norm}/beta": (width,)}
+        if self.pooler == "tanh":
+            dense["pooler/dense"] = (width, width)
+        for name, (inputs, outputs) in dense.items():
+            shapes |= {f"{name}/kernel": (inputs, outputs), f"{name}/bias": (outputs,)}
+        return shapes
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a JSON-serialisable dictionary."""
         return dataclasses.asdict(self)

@@ -11,7 +11,7 @@ from keras_bert_trend.sources.saved_model import SavedModelFiles
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _TRANSPARENT = ("Identity", "ReadVariableOp")  # what they pass on is their input
-_MAX_NODES = 200_000  # BERT-large has about 5,000: more is no BERT, and could be a trap
+_MAX_NODES = 50_000  # BERT-large has about 5,000: more is no BERT, and could be a trap
 _MAX_DEPTH = 64
 
 Key = tuple  # ("variable", object id) | ("argument", name) | (frame number, node name)
@@ -61,6 +61,7 @@ class Dataflow:
         if len(captures) > len(names):
             raise ValueError(f"{function!r} captures more objects than it has arguments.")
         self._captured = dict(zip(names[len(names) - len(captures) :], captures, strict=True))
+        self._resolved: dict[tuple[int, str], Key] = {}
         self.nodes: dict[Key, Node] = {}
         self.outputs = [self._resolve(root, definition.ret[out.name]) for out in definition.signature.output_arg]
         self._collect()
@@ -68,6 +69,7 @@ class Dataflow:
         for key, node in self.nodes.items():
             for source in node.inputs:
                 self.consumers.setdefault(source, []).append(key)
+        self._check_order()
 
     @property
     def variables(self) -> set[int]:
@@ -134,13 +136,19 @@ class Dataflow:
 
     def _resolve(self, frame, tensor) -> Key:
         """Follow a tensor's name through calls and identities to what makes it."""
+        passed = []
         try:
             for _ in range(_MAX_NODES):
+                known = self._resolved.get((frame.number, tensor))
+                if known is not None:
+                    return self._remember(passed, known)
+                passed.append((frame.number, tensor))
                 name, _, port = tensor.partition(":")
                 if name in frame.arguments:
                     if frame.parent is None:
                         captured = self._captured.get(name)
-                        return ("argument", name) if captured is None else ("variable", captured)
+                        key = ("argument", name) if captured is None else ("variable", captured)
+                        return self._remember(passed, key)
                     tensor, frame = frame.call.input[frame.arguments[name]], frame.parent
                     continue
                 node = frame.nodes[name]
@@ -151,10 +159,30 @@ class Dataflow:
                 elif node.op in _TRANSPARENT:
                     tensor = node.input[0]
                 else:
-                    return (frame.number, name)
+                    return self._remember(passed, (frame.number, name))
         except (KeyError, IndexError) as error:
             raise ValueError(f"{self._files.path!r}: saved_model.pb refers to {error}, which it lacks.") from error
         raise ValueError(f"{self._files.path!r}: the functions of saved_model.pb run in a circle.")
+
+    def _remember(self, passed: list[tuple[int, str]], key: Key) -> Key:
+        """Keep where these tensors led, so that no chain is followed twice."""
+        self._resolved.update(dict.fromkeys(passed, key))
+        return key
+
+    def _check_order(self):
+        """Refuse a graph that runs in a circle: whatever follows its values would never end."""
+        waiting = {key: sum(source in self.nodes for source in node.inputs) for key, node in self.nodes.items()}
+        ready = [key for key, count in waiting.items() if not count]
+        done = 0
+        while ready:
+            key = ready.pop()
+            done += 1
+            for consumer in self.consumers.get(key, ()):
+                waiting[consumer] -= 1
+                if not waiting[consumer]:
+                    ready.append(consumer)
+        if done < len(self.nodes):
+            raise ValueError(f"{self._files.path!r}: the operations of saved_model.pb run in a circle.")
 
     def _collect(self):
         pending = list(self.outputs)

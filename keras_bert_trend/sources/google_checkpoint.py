@@ -9,7 +9,13 @@ from functools import partial
 import numpy as np
 
 from keras_bert_trend.sources.json_config import bert_config, read_json
-from keras_bert_trend.sources.source import LazyWeights, Source, UnsupportedArchitectureError, read_vocabulary_file
+from keras_bert_trend.sources.source import (
+    LazyWeights,
+    Source,
+    StoredWeight,
+    UnsupportedArchitectureError,
+    read_vocabulary_file,
+)
 
 CONFIG_FILE = "bert_config.json"
 
@@ -36,8 +42,12 @@ def read_google_checkpoint(path: str) -> Source:
     if not os.path.isfile(config_file):
         raise ValueError(f"{folder!r} has a checkpoint but no {CONFIG_FILE}.")
     reader = _open(prefix)
-    names = [name for name in reader.get_variable_to_shape_map() if not _IGNORED.search(name)]
-    if not names:
+    stored = {
+        name.removeprefix("bert/"): StoredWeight(tuple(shape), partial(_read_tensor, reader, prefix, name))
+        for name, shape in reader.get_variable_to_shape_map().items()
+        if not _IGNORED.search(name)
+    }
+    if not stored:
         raise UnsupportedArchitectureError(
             f"{prefix!r} holds no variables of BERT, whose names begin with 'bert/'; supported are the checkpoints of "
             "google-research/bert, not those of ALBERT or ELECTRA."
@@ -45,18 +55,11 @@ def read_google_checkpoint(path: str) -> Source:
     config = bert_config(read_json(config_file), config_file, _ACTIVATIONS, attention_mask_constant=_MASK_CONSTANT)
     return Source(
         config=config,
-        weights=LazyWeights(
-            {name.removeprefix("bert/"): partial(_read_tensor, reader, prefix, name) for name in names}
-        ),
+        weights=LazyWeights(stored),
         vocabulary=read_vocabulary_file(vocabulary_file) if os.path.isfile(vocabulary_file) else None,
         lower_case=_lower_case(folder),
         origin=path,
     )
-
-
-def is_google_checkpoint(path: str) -> bool:
-    """Whether a path is, or looks to hold, a checkpoint of google-research/bert."""
-    return os.path.isfile(f"{path}.index") or os.path.isfile(os.path.join(path, CONFIG_FILE))
 
 
 def _find_checkpoint(path: str) -> str:

@@ -11,7 +11,13 @@ from safetensors import SafetensorError, safe_open
 
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.sources.json_config import bert_config, read_json
-from keras_bert_trend.sources.source import LazyWeights, Source, UnsupportedArchitectureError, read_vocabulary_file
+from keras_bert_trend.sources.source import (
+    LazyWeights,
+    Source,
+    StoredWeight,
+    UnsupportedArchitectureError,
+    read_vocabulary_file,
+)
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
@@ -37,7 +43,7 @@ def read_hugging_face_model(path: str) -> Source:
     """
     fields = read_json(os.path.join(path, "config.json"))
     files = _find_tensors(path)
-    readers, unknown = {}, []
+    stored, unknown = {}, []
     for tensor, file in files.items():
         name = tensor.removeprefix("bert.")
         if _IGNORED.match(name):
@@ -45,10 +51,12 @@ def read_hugging_face_model(path: str) -> Source:
         role, transposed = _role(name)
         if role is None:
             unknown.append(tensor)
-        elif role in readers:
+        elif role in stored:
             raise ValueError(f"{path!r} holds {role!r} twice, with and without the prefix 'bert.'.")
         else:
-            readers[role] = partial(_read_tensor, file, tensor, transposed)
+            shape = _tensor_shape(file, tensor)
+            read = partial(_read_tensor, file, tensor, transposed)
+            stored[role] = StoredWeight(shape[::-1] if transposed else shape, read)
     if unknown:
         raise UnsupportedArchitectureError(f"{path!r} holds tensors that BERT does not have: {unknown[:6]}.")
 
@@ -56,8 +64,8 @@ def read_hugging_face_model(path: str) -> Source:
     vocabulary = read_vocabulary_file(vocabulary_file) if os.path.isfile(vocabulary_file) else None
     lower_case, strip_accents = _normalization(path)
     return Source(
-        config=_config(fields, path, has_pooler="pooler/dense/kernel" in readers),
-        weights=LazyWeights(readers),
+        config=_config(fields, path, has_pooler="pooler/dense/kernel" in stored),
+        weights=LazyWeights(stored),
         vocabulary=vocabulary,
         lower_case=lower_case,
         strip_accents=strip_accents,
@@ -137,6 +145,11 @@ def _dense_role(prefix: str, leaf: str) -> tuple[str | None, bool]:
     if leaf == "weight":
         return f"{prefix}/kernel", True  # PyTorch keeps (out, in)
     return (f"{prefix}/bias" if leaf == "bias" else None), False
+
+
+def _tensor_shape(path: str, tensor: str) -> tuple[int, ...]:
+    with safe_open(path, framework="numpy") as file:
+        return tuple(file.get_slice(tensor).get_shape())
 
 
 def _read_tensor(path: str, tensor: str, transposed: bool) -> np.ndarray:

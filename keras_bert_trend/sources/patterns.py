@@ -23,6 +23,9 @@ _LOOKUPS = ("ResourceGather", "Gather", "GatherV2")
 _RESHAPES = ("Reshape", "ExpandDims", "Squeeze", "Cast", "StopGradient", "BroadcastTo", "CheckNumerics")
 
 
+_MAX_TERMS = 8
+
+
 class MismatchError(Exception):
     """A value is not the expression it was looked at for; the message says why."""
 
@@ -153,6 +156,8 @@ class Patterns:
         """
         terms, pending = [], [self._through(key)]
         while pending:
+            if len(terms) + len(pending) > _MAX_TERMS:  # a sum of sums of itself could go on for ever
+                raise self._mismatch(key, "a sum of a few embeddings")
             term = pending.pop(0)
             if self._op(term) in _SUMS:
                 pending += [self._through(operand) for operand in self._graph.nodes[term].inputs]
@@ -162,12 +167,13 @@ class Patterns:
 
     def is_sum_of_lookups(self, key: Key) -> bool:
         """Whether a value can only be the sum of embeddings: one of its terms is gathered from a table."""
-        pending = [self._through(key)]
+        pending, seen = [self._through(key)], set()
         while pending:
             term = pending.pop()
             if self._op(term) in _LOOKUPS:
                 return True
-            if self._op(term) in _SUMS:
+            if self._op(term) in _SUMS and term not in seen:
+                seen.add(term)
                 pending += [self._through(operand) for operand in self._graph.nodes[term].inputs]
         return False
 
@@ -288,10 +294,11 @@ class Patterns:
     def _mask_argument(self, key: Key) -> str | None:
         """Return the argument that a mask is, perhaps times ones to broadcast it."""
         key = self._through(key)
-        if self._op(key) == "Mul":
-            sides = [self._through(k) for k in self._graph.nodes[key].inputs]
-            others = [k for k in sides if not self._is_ones(k)]
-            return self._mask_argument(others[0]) if len(others) == 1 else None
+        while self._op(key) == "Mul":
+            others = [k for k in map(self._through, self._graph.nodes[key].inputs) if not self._is_ones(k)]
+            if len(others) != 1:
+                return None
+            key = others[0]
         return key[1] if key[0] == "argument" else None
 
     def _is_ones(self, key: Key) -> bool:

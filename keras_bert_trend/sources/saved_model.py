@@ -8,6 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
+from keras_bert_trend.sources.source import read_bytes
+
 
 class SavedModelFiles:
     """The files of a TF2 SavedModel folder, parsed and cross-checked; no function in it is ever executed.
@@ -25,11 +27,12 @@ class SavedModelFiles:
         self.path = path
         self._file = os.path.join(path, "saved_model.pb")
         proto = saved_model_pb2.SavedModel()
+        if not os.path.isfile(self._file):
+            raise ValueError(f"{path!r} is not a SavedModel: it has no saved_model.pb.")
+        # The limit bounds what a file made to fill the memory can do; BERT-large's has about 15 MiB.
+        content = read_bytes(self._file)
         try:
-            with open(self._file, "rb") as file:
-                proto.ParseFromString(file.read())
-        except FileNotFoundError:
-            raise ValueError(f"{path!r} is not a SavedModel: it has no saved_model.pb.") from None
+            proto.ParseFromString(content)
         except Exception as error:  # protobuf's DecodeError differs between its implementations
             raise ValueError(f"{self._file!r} cannot be parsed: {error}.") from error
         if len(proto.meta_graphs) != 1 or not proto.meta_graphs[0].object_graph_def.nodes:
@@ -37,10 +40,38 @@ class SavedModelFiles:
                 f"{self._file!r} is no TF2 SavedModel: it must hold one meta graph with an object graph "
                 f"(found {len(proto.meta_graphs)} meta graphs). TF1 Hub modules are not supported."
             )
+        self._check_fingerprint()
         self._meta_graph = proto.meta_graphs[0]
         self.objects = self._meta_graph.object_graph_def.nodes
         self.concrete_functions = self._meta_graph.object_graph_def.concrete_functions
         self.library = {f.signature.name: f for f in self._meta_graph.graph_def.library.function}
+
+    def _check_fingerprint(self) -> None:
+        """Compare the files with the hashes that TensorFlow wrote beside them (from 2.11 on), if it did.
+
+        Raises:
+            ValueError: they differ.
+        """
+        from tensorflow.core.protobuf import fingerprint_pb2
+        from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
+
+        file = os.path.join(self.path, "fingerprint.pb")
+        if not os.path.isfile(file):
+            return
+        try:
+            written = fingerprint_pb2.FingerprintDef.FromString(read_bytes(file))
+            if written.version.producer < 1:
+                return  # hashed in another way
+            computed = fingerprint_pb2.FingerprintDef.FromString(fingerprinting.CreateFingerprintDef(self.path))
+        except Exception as error:
+            raise ValueError(f"{file!r} cannot be compared with the model: {error}") from error
+        names = ("saved_model_checksum", "saved_object_graph_hash", "checkpoint_hash")
+        differ = [name for name in names if getattr(written, name) != getattr(computed, name)]
+        if differ:
+            raise ValueError(
+                f"{self._file!r} or the variables beside it are not what {file!r} was written for: {differ} differ. "
+                "Get the model again; if it was changed on purpose, delete fingerprint.pb."
+            )
 
     def child(self, name: str, parent: int = 0) -> int | None:
         """Return the id of an object's child, or `None`."""
@@ -88,21 +119,30 @@ class SavedModelFiles:
                 names += self.objects[node].function.concrete_functions
         return names
 
+    def variable_shape(self, object_id: int) -> tuple[int, ...]:
+        """Return a variable's shape as `saved_model.pb` tells it."""
+        return tuple(dimension.size for dimension in self.objects[object_id].variable.shape.dim)
+
     def read_variable(self, object_id: int) -> np.ndarray:
         """Read a variable's value from `variables/`.
 
         Raises:
-            ValueError: it is not in the checkpoint, or its shard is missing or damaged.
+            ValueError: it is not in the checkpoint, has another shape there, or its shard is missing or damaged.
         """
+        name = self.variable_names[object_id]
         key = self._checkpoint_keys.get(object_id)
         if key is None:
-            raise ValueError(f"{self.path!r}: variable {self.variable_names[object_id]!r} is not in the checkpoint.")
+            raise ValueError(f"{self.path!r}: variable {name!r} is not in the checkpoint.")
+        shape = self._checkpoint.get_variable_to_shape_map().get(key)
+        if shape is None or tuple(shape) != self.variable_shape(object_id):
+            raise ValueError(
+                f"{self._checkpoint_prefix!r}: variable {name!r} has shape {shape}, but {self._file!r} says "
+                f"{self.variable_shape(object_id)}."
+            )
         try:
             return self._checkpoint.get_tensor(key)
         except Exception as error:  # TensorFlow raises several kinds for a damaged bundle
-            raise ValueError(
-                f"{self._checkpoint_prefix!r}: variable {self.variable_names[object_id]!r} cannot be read: {error}"
-            ) from error
+            raise ValueError(f"{self._checkpoint_prefix!r}: variable {name!r} cannot be read: {error}") from error
 
     @property
     def _checkpoint_prefix(self) -> str:

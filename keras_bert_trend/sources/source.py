@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
@@ -14,24 +15,42 @@ class UnsupportedArchitectureError(ValueError):
     """The model was read, but is not an architecture whose numbers this package reproduces."""
 
 
+@dataclasses.dataclass(frozen=True)
+class StoredWeight:
+    """A weight on disk.
+
+    Args:
+        shape: its shape, known without reading it.
+        read: reads it.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
 class LazyWeights(Mapping[str, np.ndarray]):
     """Weights by name, each read from disk when asked for, so that a model is never in memory twice.
 
     Args:
-        readers: name → function that reads the array.
+        stored: name → where the weight is.
     """
 
-    def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]) -> None:
-        self._readers = dict(readers)
+    def __init__(self, stored: Mapping[str, StoredWeight]) -> None:
+        self._stored = dict(stored)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name → shape; nothing is read."""
+        return {name: stored.shape for name, stored in self._stored.items()}
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._readers[name]()
+        return self._stored[name].read()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._readers)
+        return iter(self._stored)
 
     def __len__(self) -> int:
-        return len(self._readers)
+        return len(self._stored)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,15 +87,41 @@ class Source(TextSource):
     weights: Mapping[str, np.ndarray]
 
 
-def read_bytes(path: str) -> bytes:
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Let whatever goes wrong while a model is read be a `ValueError` that names it.
+
+    A downloaded file may be damaged in any way, or be made to: no exception of its reader's inner workings should reach
+    the user bare.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if path in str(error):
+            raise
+        raise type(error)(f"{path!r}: {error}") from error
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{path!r} is damaged, or no model: {type(error).__name__}: {error}") from error
+
+
+def read_bytes(path: str, limit: int = 64 * 2**20) -> bytes:
     """Read a whole file.
 
+    Args:
+        path: the file.
+        limit: the most bytes it may have; a downloaded file is not trusted to be small.
+
     Raises:
-        ValueError: it cannot be read.
+        ValueError: it cannot be read, or is larger.
     """
     try:
         with open(path, "rb") as file:
-            return file.read()
+            content = file.read(limit + 1)
+        if len(content) <= limit:
+            return content
+        raise ValueError(f"{path!r} is larger than {limit} bytes, which no BERT's is.")
     except OSError as error:
         raise ValueError(f"{path!r} cannot be read: {error}.") from error
 

@@ -13,6 +13,7 @@ from keras_bert_trend.sources.saved_model import SavedModelFiles
 from keras_bert_trend.sources.source import (
     LazyWeights,
     Source,
+    StoredWeight,
     UnsupportedArchitectureError,
     read_bytes,
     read_vocabulary_file,
@@ -48,28 +49,25 @@ def read_tf_hub_model(path: str) -> Source:
     reader = _EncoderReader(files)
     return Source(
         config=reader.config,
-        weights=LazyWeights(
-            {role: _weight_reader(files, object_id, role) for role, object_id in reader.variables.items()}
-        ),
+        weights=LazyWeights({role: _stored_weight(files, i, role) for role, i in reader.variables.items()}),
         vocabulary=_vocabulary(files),
         lower_case=_lower_case(files),
         origin=path,
     )
 
 
-def _weight_reader(files, object_id, role):
-    def read() -> np.ndarray:
-        array = files.read_variable(object_id)
-        if array.dtype != np.float32:
-            array = array.astype(np.float32)
-        # Heads may be an axis of their own in the SavedModel: (in, heads, size) and (heads, size, out).
-        if "attention/self/" in role:
-            return array.reshape(array.shape[0], -1) if role.endswith("kernel") else array.reshape(-1)
-        if role.endswith("attention/output/dense/kernel"):
-            return array.reshape(-1, array.shape[-1])
-        return array
+def _stored_weight(files: SavedModelFiles, object_id: int, role: str) -> StoredWeight:
+    shape = files.variable_shape(object_id)
+    # Heads may be an axis of their own in the SavedModel: (in, heads, size), (heads, size) and (heads, size, out).
+    if "attention/self/" in role:
+        shape = (shape[0], math.prod(shape[1:])) if role.endswith("kernel") else (math.prod(shape),)
+    elif role.endswith("attention/output/dense/kernel"):
+        shape = (math.prod(shape[:-1]), shape[-1])
 
-    return read
+    def read() -> np.ndarray:
+        return files.read_variable(object_id).astype(np.float32, copy=False).reshape(shape)
+
+    return StoredWeight(shape, read)
 
 
 def _vocabulary(files: SavedModelFiles) -> tuple[str, ...] | bytes | None:
@@ -279,7 +277,7 @@ class _EncoderReader:
         return self._sizes(("variable", self.variables[role]))
 
     def _sizes(self, key: Key) -> tuple[int, ...]:
-        return tuple(d.size for d in self.files.objects[key[1]].variable.shape.dim)
+        return self.files.variable_shape(key[1])
 
     def _describe(self, key: Key) -> str:
         """Name a value by its operation and the variables closest to it."""
