@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -313,6 +314,28 @@ class BertEncoder(keras.layers.Layer):
             if len(parts) == 3:
                 variable.assign(np.concatenate([parts[i] for i in range(3)], axis=-1))
                 del thirds[id(variable)]
+
+    def export_text_encoder(self, path: str | os.PathLike, preprocessor=None, *, overwrite: bool = False) -> None:
+        """Write a SavedModel with TF Hub's interface of text encoders: a fine-tuned encoder goes back to the ecosystem.
+
+        `hub.load(path)` takes the dict of the three inputs, and `training`, and returns TF Hub's outputs and
+        `embedding_output`; its `call_with_attention` adds `attention_scores` and `attention_received`. Its variables
+        train there. `BertEncoder.from_handle` reads it back.
+
+        Args:
+            path: the folder to write. It is complete or not there.
+            preprocessor: the `BertPreprocessor` whose vocabulary and casing go into the SavedModel, if any.
+            overwrite: replace what stands at `path`.
+
+        Raises:
+            FileExistsError: `path` exists.
+        """
+        from keras_bert_trend.hub_export import write_text_encoder
+
+        vocabulary, lower_case = (
+            (None, None) if preprocessor is None else (preprocessor.vocabulary, preprocessor.lower_case)
+        )
+        write_text_encoder(os.fspath(path), self.config, self.named_weights(), vocabulary, lower_case, overwrite)
 
     def _named_variables(self):
         named = dict(self.embeddings.named_variables())

@@ -199,11 +199,11 @@ class BertPreprocessor(keras.layers.Layer):
 
     def tokenize(self, texts):
         """Return the texts' token ids, without special tokens, as a ragged int32 tensor `(batch, None)`."""
-        tokens = self._get_tokenizer().tokenize(self._normalize(texts))
+        tokens = self._get_tokenizer().tokenize(self.normalize(texts))
         return tokens.merge_dims(1, -1) if tokens.ragged_rank > 1 else tokens  # WordPiece: (batch, words, pieces)
 
-    def _normalize(self, texts):
-        """Lower-case and strip accents, with the ops that TF Hub's preprocessing models have."""
+    def normalize(self, texts):
+        """Lower-case and strip accents, with the ops that TF Hub's preprocessing models have; strings of any shape."""
         import tensorflow as tf
         import tensorflow_text
 
@@ -212,6 +212,27 @@ class BertPreprocessor(keras.layers.Layer):
         if self.strip_accents:
             texts = tf.strings.regex_replace(tensorflow_text.normalize_utf8(texts, "NFD"), r"\p{Mn}", "")
         return texts
+
+    def export_text_preprocessing(
+        self, path: str | os.PathLike, *, sequence_length: int | None = None, overwrite: bool = False
+    ) -> None:
+        """Write a SavedModel with TF Hub's interface of text preprocessing, for `hub.load` and TF Serving.
+
+        It maps strings `(batch,)` to the dict of the three inputs; its `tokenize` gives ragged ids, with
+        `tokenize.get_special_tokens_dict()`, and `bert_pack_inputs([ids, …], seq_length)` packs one or two segments.
+
+        Args:
+            path: the folder to write. It is complete or not there.
+            sequence_length: what the one-step call pads to; by default this layer's, or 128 where that is `None`.
+            overwrite: replace what stands at `path`.
+
+        Raises:
+            FileExistsError: `path` exists.
+        """
+        from keras_bert_trend.hub_export import write_text_preprocessing
+
+        length = sequence_length or self.sequence_length or _AUTO_LENGTH
+        write_text_preprocessing(os.fspath(path), self, length, overwrite)
 
     def _get_tokenizer(self):
         if self._tokenizer is None:

@@ -37,8 +37,8 @@ class SentencePieceVocabulary(Vocabulary):
     def __hash__(self) -> int:
         return hash(self.model)
 
-    def make_tokenizer(self):
-        """Return a `tensorflow_text` tokenizer of normalised texts: `tokenize` gives ragged int32 ids."""
+    def make_tokenizer(self, file: str | None = None):
+        """Return a `tensorflow_text` tokenizer of normalised texts; it keeps the model itself, whatever `file` is."""
         import tensorflow as tf
         import tensorflow_text
 

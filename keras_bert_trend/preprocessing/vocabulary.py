@@ -62,15 +62,21 @@ class Vocabulary:
         """
         return self._ids[token]
 
-    def make_tokenizer(self):
-        """Return a `tensorflow_text` tokenizer of normalised texts: `tokenize` gives ragged int32 ids."""
+    def make_tokenizer(self, file: str | None = None):
+        """Return a `tensorflow_text` tokenizer of normalised texts: `tokenize` gives ragged int32 ids.
+
+        Args:
+            file: where `to_bytes` was written to: a SavedModel then keeps it as an asset instead of as constants.
+        """
         import tensorflow as tf
         import tensorflow_text
 
-        table = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(tf.constant(self.tokens), tf.range(len(self), dtype=tf.int64)),
-            default_value=self.id_of(self.unknown_token),
-        )
+        if file is None:
+            tokens = tf.lookup.KeyValueTensorInitializer(tf.constant(self.tokens), tf.range(len(self), dtype=tf.int64))
+        else:
+            whole_line, line_number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
+            tokens = tf.lookup.TextFileInitializer(file, tf.string, whole_line, tf.int64, line_number)
+        table = tf.lookup.StaticHashTable(tokens, default_value=self.id_of(self.unknown_token))
         return tensorflow_text.BertTokenizer(table, lower_case=False, token_out_type=tf.int32)
 
     def to_bytes(self) -> bytes:

@@ -26,6 +26,7 @@ class Node:
     constant: float | tuple[int, ...] | None = None  # of a Const: a scalar float's value, or a few integers
     equation: str = ""  # of an Einsum
     flags: frozenset[str] = frozenset()  # the boolean attributes that are set: transpose_a, adj_y, …
+    masks: dict[str, int] = dataclasses.field(default_factory=dict)  # of a StridedSlice: begin_mask, …
 
 
 class _Frame:
@@ -201,6 +202,7 @@ class Dataflow:
                 constant=_constant(definition) if definition.op == "Const" else None,
                 equation=definition.attr["equation"].s.decode("ascii", "replace") if definition.op == "Einsum" else "",
                 flags=frozenset(name for name, value in definition.attr.items() if value.b),
+                masks={name: value.i for name, value in definition.attr.items() if name.endswith("_mask")},
             )
             pending.extend(inputs)
 

@@ -340,9 +340,21 @@ class Patterns:
 
     def _through(self, key: Key) -> Key:
         """Follow a value through what leaves its numbers in their order."""
-        while self._op(key) in _RESHAPES:
+        while self._op(key) in _RESHAPES or self._only_adds_axes(key):
             key = self._graph.nodes[key].inputs[0]
         return key
+
+    def _only_adds_axes(self, key: Key) -> bool:
+        """Whether a value is a slice like `x[:, None, ..., :]`."""
+        if self._op(key) != "StridedSlice":
+            return False
+        node = self._graph.nodes[key]
+        strides = self._constant(node.inputs[3]) if len(node.inputs) == 4 else None
+        if not isinstance(strides, tuple) or set(strides) != {1} or node.masks.get("shrink_axis_mask"):
+            return False
+        whole = node.masks.get("begin_mask", 0) & node.masks.get("end_mask", 0)
+        kept = whole | node.masks.get("new_axis_mask", 0) | node.masks.get("ellipsis_mask", 0)
+        return kept & (2 ** len(strides) - 1) == 2 ** len(strides) - 1
 
     def _through_transposes(self, key: Key) -> tuple[Key, bool]:
         """Follow a value through transposes too; tell whether they exchange the last two axes."""
