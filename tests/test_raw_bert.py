@@ -203,35 +203,9 @@ IMPOSTORS = {
     "gelu rounded": ("gelu", lambda x: tf.nn.gelu(truncated(x))),
     "quick gelu": ("gelu", lambda x: x * tf.sigmoid(1.702 * x)),
 }
-# The reader still takes these for a BERT: it follows the operations, but not all their axes, shapes and dtypes.
-TAKEN_FOR_BERT = {
-    "norm over the sequence",
-    "norm over sequence and width",
-    "attention weights transposed",
-    "scaled by 1/size",
-    "unscaled",
-    "heads interleaved",
-    "heads split without a transpose",
-    "heads merged without a transpose",
-    "heads merged interleaved",
-    "queries masked",
-    "ids through a cast to bool",
-    "every position the first",
-    "position table reshaped",
-    "first row for all",
-    "hidden states rounded",
-    "biases rounded",
-    "gelu rounded",
-}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(strict=True)] if name in TAKEN_FOR_BERT else [])
-        for name in IMPOSTORS
-    ],
-)
+@pytest.mark.parametrize("name", IMPOSTORS)
 def test_impostors_are_refused(tmp_path, monkeypatch, name):
     field, function = IMPOSTORS[name]
     monkeypatch.setitem(FUNCTIONS[field], "impostor", function)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import struct
 from collections.abc import Iterable
+from functools import cached_property
+
+import numpy as np
 
 from keras_bert_trend.sources.saved_model import SavedModelFiles
 
@@ -14,19 +15,68 @@ _TRANSPARENT = ("Identity", "ReadVariableOp")  # what they pass on is their inpu
 _MAX_NODES = 50_000  # BERT-large has about 5,000: more is no BERT, and could be a trap
 _MAX_DEPTH = 64
 
-Key = tuple  # ("variable", object id) | ("argument", name) | (frame number, node name)
+Key = tuple  # ("variable", object id) | ("argument", name) | (frame number, node name, output port)
 
 
-@dataclasses.dataclass
 class Node:
-    """One operation, with calls inlined and identities removed."""
+    """One operation, with calls inlined and identities removed.
 
-    op: str
-    inputs: list[Key]
-    constant: float | tuple[int, ...] | None = None  # of a Const: a scalar float's value, or a few integers
-    equation: str = ""  # of an Einsum
-    flags: frozenset[str] = frozenset()  # the boolean attributes that are set: transpose_a, adj_y, …
-    masks: dict[str, int] = dataclasses.field(default_factory=dict)  # of a StridedSlice: begin_mask, …
+    Attributes:
+        op: its kind.
+        inputs: what it is computed from.
+        port: which of its results is meant, where it has several.
+    """
+
+    def __init__(self, definition, inputs: list[Key], port: int) -> None:
+        self.op: str = definition.op
+        self.inputs = inputs
+        self.port = port
+        self._attributes = definition.attr
+
+    @cached_property
+    def constant(self) -> float | tuple[int, ...] | None:
+        """A scalar float Const, or one of up to eight integers; `None` for all else: nothing large is unpacked."""
+        array = self.array(limit=8)
+        if array is None or array.ndim > 1 or not array.size:
+            return None
+        if array.dtype.kind == "f":
+            return None if array.ndim else float(array)
+        return tuple(int(i) for i in array.ravel()) if array.dtype.kind == "i" else None
+
+    def array(self, limit: int) -> np.ndarray | None:
+        """Return a Const's value, if it is numbers, and no more than `limit` of them."""
+        if self.op != "Const":
+            return None
+        from tensorflow.python.framework import dtypes, tensor_util
+
+        tensor = self._attributes["value"].tensor
+        sizes = [dimension.size for dimension in tensor.tensor_shape.dim]
+        known = tensor.dtype in dtypes._INTERN_TABLE and dtypes.as_dtype(tensor.dtype).is_numpy_compatible
+        if not known or tensor.dtype == dtypes.string.as_datatype_enum or min(sizes, default=0) < 0:
+            return None
+        return None if math.prod(sizes) > limit else tensor_util.MakeNdarray(tensor)
+
+    def flag(self, name: str) -> bool:
+        """Return a boolean attribute."""
+        return name in self._attributes and self._attributes[name].b
+
+    def integer(self, name: str, default: int = 0) -> int:
+        """Return an integer attribute; SavedModels leave out those that have the operation's default."""
+        return self._attributes[name].i if name in self._attributes else default
+
+    def integers(self, name: str) -> list[int]:
+        """Return an attribute that is a list of integers."""
+        return list(self._attributes[name].list.i) if name in self._attributes else []
+
+    def text(self, name: str) -> str:
+        """Return an attribute that is a text."""
+        return self._attributes[name].s.decode("ascii", "replace") if name in self._attributes else ""
+
+    def dtype(self, name: str) -> str:
+        """Return the name of an attribute that is a dtype."""
+        from tensorflow.python.framework import dtypes
+
+        return dtypes.as_dtype(self._attributes[name].type).name
 
 
 class _Frame:
@@ -160,7 +210,7 @@ class Dataflow:
                 elif node.op in _TRANSPARENT:
                     tensor = node.input[0]
                 else:
-                    return self._remember(passed, (frame.number, name))
+                    return self._remember(passed, (frame.number, name, port))
         except (KeyError, IndexError) as error:
             raise ValueError(f"{self._files.path!r}: saved_model.pb refers to {error}, which it lacks.") from error
         raise ValueError(f"{self._files.path!r}: the functions of saved_model.pb run in a circle.")
@@ -196,33 +246,5 @@ class Dataflow:
             frame = self._frames[key[0]]
             definition = frame.nodes[key[1]]
             inputs = [self._resolve(frame, name) for name in definition.input if not name.startswith("^")]
-            self.nodes[key] = Node(
-                definition.op,
-                inputs,
-                constant=_constant(definition) if definition.op == "Const" else None,
-                equation=definition.attr["equation"].s.decode("ascii", "replace") if definition.op == "Einsum" else "",
-                flags=frozenset(name for name, value in definition.attr.items() if value.b),
-                masks={name: value.i for name, value in definition.attr.items() if name.endswith("_mask")},
-            )
+            self.nodes[key] = Node(definition, inputs, int(key[2].rpartition(":")[2] or 0))
             pending.extend(inputs)
-
-
-def _constant(definition) -> float | tuple[int, ...] | None:
-    """Return a scalar float, or up to eight integers of rank 0 or 1; `None` for all else: nothing large is unpacked."""
-    from tensorflow.python.framework import dtypes
-
-    tensor = definition.attr["value"].tensor
-    sizes = [dimension.size for dimension in tensor.tensor_shape.dim]
-    count = math.prod(sizes)
-    if tensor.dtype == dtypes.float32.as_datatype_enum and not sizes:
-        values, code = tensor.float_val, "f"
-    elif tensor.dtype == dtypes.int32.as_datatype_enum and len(sizes) < 2 and 0 < count <= 8:
-        values, code = tensor.int_val, "i"
-    else:
-        return None
-    if len(tensor.tensor_content) == 4 * count:
-        values = struct.unpack(f"<{count}{code}", tensor.tensor_content)
-    # A TensorProto leaves out trailing values that repeat the last one, and all of them where they are zero.
-    values = (list(values) or [0])[:count]
-    values += values[-1:] * (count - len(values))
-    return float(values[0]) if code == "f" else tuple(values)

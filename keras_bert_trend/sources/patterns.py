@@ -13,14 +13,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_bert_trend.sources.arithmetic import RESHAPES, CannotComputeError, compute
 from keras_bert_trend.sources.dataflow import Dataflow, Key, Node
+from keras_bert_trend.sources.verification import ACTIVATIONS
 
 MATMULS = ("Einsum", "MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
 _SUMS = ("Add", "AddV2", "BiasAdd")
-_DIFFERENCES = ("Sub",)
 _LOOKUPS = ("ResourceGather", "Gather", "GatherV2")
-# Operations whose result holds the values of their first input in the same order.
-_RESHAPES = ("Reshape", "ExpandDims", "Squeeze", "Cast", "StopGradient", "BroadcastTo", "CheckNumerics")
+# Operations that a value is followed through; whether they leave it as it is, the reader checks at the end.
+_RESHAPES = (*RESHAPES, "Cast", "BroadcastTo")
 
 
 _MAX_TERMS = 8
@@ -89,40 +90,59 @@ class Patterns:
         if not self._is_variable(right) or self._is_variable(left):
             raise self._mismatch(product, "a matrix product with a kernel")
         node = self._graph.nodes[product]
-        if node.flags & {"transpose_a", "transpose_b", "adj_x", "adj_y"} or not _contracts_in_order(node):
+        if _is_transposed(node) or not _contracts_in_order(node):
             raise self._mismatch(product, "a product with a kernel laid out as (inputs…, outputs…)")
         return Dense(self._through(left), self._through(right), self._through(bias))
 
     def layer_norm(self, key: Key) -> LayerNorm:
-        """Read a LayerNorm, in the form of `tf.nn.batch_normalization`: `x·s + (beta − mean·s)`, s = `rsqrt·gamma`.
+        """Read a LayerNorm, in whichever way it is written.
+
+        What it normalises is what a mean near by is taken of; which of two variables is gamma, and which constant
+        epsilon, is tried: the expression is computed on made-up numbers and compared with the formula.
 
         Raises:
             MismatchError: it is none.
         """
-        scaled, shift = self._in_order(key, _SUMS, ("Mul", *_DIFFERENCES), "a LayerNorm")
-        beta, mean_scaled = self._operands(shift, _DIFFERENCES, "a LayerNorm's beta − mean · scale")
-        mean, scale = self._operands(mean_scaled, ("Mul",), "a LayerNorm's mean · scale")
-        if self._op(mean) != "Mean":
-            mean, scale = scale, mean
-        factors = [self._through(factor) for factor in self._operands(scaled, ("Mul",), "a LayerNorm's x · scale")]
-        if self._through(scale) not in factors or self._op(mean) != "Mean":
-            raise self._mismatch(key, "a LayerNorm, whose mean is scaled as its input is")
-        factors.remove(self._through(scale))
-        (source,) = factors
-        inverse, gamma = self._in_order(scale, ("Mul",), ("Rsqrt", "variable"), "a LayerNorm's rsqrt · gamma")
-        variance, epsilon = self._operands(
-            self._graph.nodes[self._through(inverse)].inputs[0], _SUMS, "a variance plus epsilon"
-        )
-        if self._constant(epsilon) is None:
-            variance, epsilon = epsilon, variance
-        value = self._constant(epsilon)
-        (spread,) = self._operands(variance, ("Mean",), "a variance", of=1)
-        pair = {self._through(k) for k in self._operands(spread, ("SquaredDifference",), "a variance")}
-        (averaged,) = self._operands(mean, ("Mean",), "a mean", of=1)
-        same = pair == {source, self._through(mean)} and self._through(averaged) == source
-        if not same or not self._is_variable(beta) or not isinstance(value, float):
-            raise self._mismatch(key, "a LayerNorm, whose mean and variance are those of its input")
-        return LayerNorm(source, self._through(gamma), self._through(beta), value)
+        key = self._through(key)
+        for source in self._averaged(key):
+            inside = self._graph.upstream(key, until={source})
+            variables = [k for k in inside if self._is_variable(k) and k[0] == "variable"]
+            constants = {self._constant(k) for k in inside if isinstance(self._constant(k), float)}
+            if len(variables) != 2:
+                continue
+            for gamma, beta in (variables, variables[::-1]):
+                for epsilon in sorted(c for c in constants if 0 < c < 0.1):
+                    if self._is_layer_norm(key, LayerNorm(source, gamma, beta, epsilon)):
+                        return LayerNorm(source, gamma, beta, epsilon)
+        raise self._mismatch(key, "a LayerNorm")
+
+    def _averaged(self, key: Key) -> list[Key]:
+        """Return what the means next to a value are taken of, and what the means next to those are taken of."""
+        found: list[Key] = []
+        start = [key]
+        for _ in range(2):
+            means = self._graph.nearest(start, lambda _, node: node is not None and node.op == "Mean", stop=MATMULS)
+            start = [self._through(self._graph.nodes[mean].inputs[0]) for mean in means[:2]]
+            found += start
+        return list(dict.fromkeys(found))
+
+    def _is_layer_norm(self, key: Key, norm: LayerNorm) -> bool:
+        generator = np.random.default_rng(0)
+        # Nearly constant rows, so that epsilon counts.
+        spread = math.sqrt(norm.epsilon) * np.array([0.5, 1, 3]).reshape(3, 1)
+        rows = 1 + spread * generator.normal(size=(3, 7)) if norm.epsilon > 1e-9 else generator.normal(size=(3, 7))
+        gamma, beta = generator.normal(size=(2, 7))
+        mean, variance = rows.mean(-1, keepdims=True), rows.var(-1, keepdims=True)
+        expected = (rows - mean) / np.sqrt(variance + norm.epsilon) * gamma + beta
+        for x in (rows[None], rows):  # hidden states are (batch, seq, hidden), or (batch · seq, hidden)
+            given = {norm.source: x, norm.gamma: gamma, norm.beta: beta}
+            try:
+                (y,) = compute(self._graph, [key], given, keep_shapes=True)
+            except CannotComputeError:
+                continue
+            if y.shape == x.shape and np.abs(y - expected).max() < 1e-5:
+                return True
+        return False
 
     def attention(self, key: Key) -> Attention:
         """Read scaled dot-product attention from its result, before the output projection.
@@ -220,41 +240,21 @@ class Patterns:
         if len(inner) != 1:
             raise self._mismatch(key, "an activation of one dense layer")
         x = np.linspace(-6, 6, 241)
-        y = self._evaluate(key, inner[0], x)
-        for name, function in _ACTIVATIONS.items():
+        try:
+            (y,) = compute(self._graph, [key], {inner[0]: x}, keep_shapes=True)
+        except CannotComputeError as error:
+            raise MismatchError(f"{self._describe(key)} is not an activation: {error}") from None
+        for name, function in ACTIVATIONS.items():
             if y.shape == x.shape and np.abs(y - function(x)).max() < 1e-5:
                 return self.dense(inner[0]), name
-        raise self._mismatch(key, f"one of the activations {sorted(_ACTIVATIONS)}")
-
-    def _evaluate(self, key: Key, inner: Key, x: np.ndarray) -> np.ndarray:
-        values: dict[Key, np.ndarray] = {inner: x}
-        pending = [key]
-        while pending:
-            current = pending[-1]
-            if current in values:
-                pending.pop()
-                continue
-            node = self._graph.nodes.get(current)
-            if node is not None and isinstance(node.constant, float):
-                values[current] = np.float64(node.constant)
-                continue
-            if node is None or node.op not in _ELEMENTWISE:
-                raise self._mismatch(current, "an element-wise function")
-            inputs = node.inputs[:1] if node.op in _RESHAPES else node.inputs
-            missing = [source for source in inputs if source not in values]
-            if missing:
-                pending += missing
-            else:
-                with np.errstate(all="ignore"):
-                    values[current] = _ELEMENTWISE[node.op](*(values[source] for source in inputs))
-        return values[key]
+        raise self._mismatch(key, f"one of the activations {sorted(ACTIVATIONS)}")
 
     def _lookup(self, key: Key) -> tuple[Key, str | None]:
         node = self._graph.nodes.get(key)
         if node is not None and node.op in _LOOKUPS:
             table, ids = (self._through(k) for k in node.inputs[:2])
             return table, self._argument(ids, key)
-        if node is not None and node.op == "MatMul" and not node.flags & {"transpose_a", "transpose_b"}:
+        if node is not None and node.op == "MatMul" and not _is_transposed(node):
             one_hot, table = (self._through(k) for k in node.inputs)
             if self._op(one_hot) == "OneHot" and self._is_variable(table):
                 ids, _, on, off = self._graph.nodes[one_hot].inputs
@@ -276,33 +276,28 @@ class Patterns:
         return key[1]
 
     def _mask(self, key: Key) -> tuple[float, str] | None:
-        """Return constant and argument of `(1 − mask) · constant`, or `None`."""
-        key = self._through(key)
-        if self._op(key) != "Mul":
+        """Return constant and argument of what is 0 where a mask is 1 and a constant where it is 0, or `None`."""
+        mask = np.array([[1, 0, 1, 1, 0], [1, 1, 1, 0, 0]])
+        # Masks are broadcast to the shape of hidden states; what these are made of does not matter here.
+        shapes = {
+            k for k in self._graph.select("Shape") if self._through(self._graph.nodes[k].inputs[0]) in self._graph.nodes
+        }
+        given: dict[Key, np.ndarray] = {k: np.array([*mask.shape, 8]) for k in shapes}
+        inside = self._graph.upstream(key, until=shapes)
+        arguments = sorted(k for k in inside if k[0] == "argument")
+        if any(k[0] == "variable" for k in inside):
             return None
-        difference, constant = self._graph.nodes[key].inputs
-        if self._constant(constant) is None:
-            difference, constant = constant, difference
-        value = self._constant(constant)
-        difference = self._through(difference)
-        if not isinstance(value, float) or self._op(difference) not in _DIFFERENCES:
-            return None
-        one, mask = self._graph.nodes[difference].inputs
-        argument = self._mask_argument(mask)
-        return (value, argument) if self._constant(one) == 1.0 and argument else None
-
-    def _mask_argument(self, key: Key) -> str | None:
-        """Return the argument that a mask is, perhaps times ones to broadcast it."""
-        key = self._through(key)
-        while self._op(key) == "Mul":
-            others = [k for k in map(self._through, self._graph.nodes[key].inputs) if not self._is_ones(k)]
-            if len(others) != 1:
-                return None
-            key = others[0]
-        return key[1] if key[0] == "argument" else None
-
-    def _is_ones(self, key: Key) -> bool:
-        return self._op(key) == "Fill" and self._constant(self._graph.nodes[key].inputs[1]) in (1.0, (1,))
+        for argument in arguments:
+            given |= {other: mask if other == argument else mask * 0 + 7 for other in arguments}
+            try:
+                (bias,) = compute(self._graph, [key], given)
+            except CannotComputeError:
+                continue
+            constant = float(bias.min(initial=0))
+            expected = np.where(mask == 0, constant, 0.0)[:, None, None, :]
+            if constant < 0 and bias.ndim == 4 and bias.shape[-1] == mask.shape[1] and (bias == expected).all():
+                return constant, argument[1]
+        return None
 
     def _unscaled(self, key: Key) -> tuple[Key, float]:
         """Return what a value is a constant multiple of, and the factor; transposes stay."""
@@ -326,7 +321,7 @@ class Patterns:
         sides = self._operands(product, MATMULS, "a product of queries and keys")
         node = self._graph.nodes[product]
         if node.op == "Einsum":
-            (left, right), result = _labels(node.equation)
+            (left, right), result = _labels(node.text("equation"))
             flipped ^= result[-1:] in left and result[-1:] not in right
         query, key = reversed(sides) if flipped else sides
         dense = []
@@ -350,10 +345,10 @@ class Patterns:
             return False
         node = self._graph.nodes[key]
         strides = self._constant(node.inputs[3]) if len(node.inputs) == 4 else None
-        if not isinstance(strides, tuple) or set(strides) != {1} or node.masks.get("shrink_axis_mask"):
+        if not isinstance(strides, tuple) or set(strides) != {1} or node.integer("shrink_axis_mask"):
             return False
-        whole = node.masks.get("begin_mask", 0) & node.masks.get("end_mask", 0)
-        kept = whole | node.masks.get("new_axis_mask", 0) | node.masks.get("ellipsis_mask", 0)
+        whole = node.integer("begin_mask") & node.integer("end_mask")
+        kept = whole | node.integer("new_axis_mask") | node.integer("ellipsis_mask")
         return kept & (2 ** len(strides) - 1) == 2 ** len(strides) - 1
 
     def _through_transposes(self, key: Key) -> tuple[Key, bool]:
@@ -374,14 +369,6 @@ class Patterns:
         if node is None or node.op not in ops or len(node.inputs) < of:
             raise self._mismatch(key, what)
         return tuple(node.inputs[:of])
-
-    def _in_order(self, key: Key, ops: tuple[str, ...], kinds: tuple[str, str], what: str) -> tuple[Key, Key]:
-        """Return the two operands of a commutative operation, the one of the first kind first."""
-        operands = self._operands(key, ops, what)
-        for one, other in (operands, operands[::-1]):
-            if self._op(one) == kinds[0] and self._op(other) == kinds[1]:
-                return self._through(one), self._through(other)
-        raise self._mismatch(key, what)
 
     def _try_dense(self, key: Key) -> Dense | None:
         try:
@@ -404,6 +391,10 @@ class Patterns:
         return MismatchError(f"{self._describe(key)} is not {expected}")
 
 
+def _is_transposed(node: Node) -> bool:
+    return any(node.flag(name) for name in ("transpose_a", "transpose_b", "adj_x", "adj_y"))
+
+
 def _labels(equation: str) -> tuple[list[str], str]:
     """Take `"ab,bc->ac"` apart; a product of other than two operands has no labels."""
     operands, _, result = equation.replace("...", "").partition("->")
@@ -415,7 +406,7 @@ def _contracts_in_order(node: Node) -> bool:
     """Whether a product with a kernel is `(…, inputs…) @ (inputs…, outputs…)`."""
     if node.op != "Einsum":
         return True
-    (left, right), result = _labels(node.equation)
+    (left, right), result = _labels(node.text("equation"))
     summed = [label for label in right if label in left]
     inputs = "".join(summed)
     return (
@@ -429,36 +420,6 @@ def _contracts_in_order(node: Node) -> bool:
 def _contracts_last_of_first(node: Node) -> bool:
     """Whether a product sums over the last axis of its first operand only."""
     if node.op != "Einsum":
-        return not node.flags & {"transpose_a", "transpose_b", "adj_x", "adj_y"}
-    (left, right), result = _labels(node.equation)
+        return not _is_transposed(node)
+    (left, right), result = _labels(node.text("equation"))
     return [label for label in left if label in right and label not in result] == [left[-1:]]
-
-
-def _erf(x: np.ndarray) -> np.ndarray:
-    return np.vectorize(math.erf, otypes=[float])(x)
-
-
-_ACTIVATIONS: dict[str, Callable] = {
-    "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
-    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-    "relu": lambda x: np.maximum(x, 0),
-}
-
-_ELEMENTWISE: dict[str, Callable] = {
-    **dict.fromkeys(_RESHAPES, lambda x: x),
-    "Add": np.add,
-    "AddV2": np.add,
-    "Sub": np.subtract,
-    "Mul": np.multiply,
-    "RealDiv": np.divide,
-    "Div": np.divide,
-    "Pow": np.power,
-    "Square": np.square,
-    "Neg": np.negative,
-    "Tanh": np.tanh,
-    "Erf": _erf,
-    "Erfc": lambda x: 1 - _erf(x),
-    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "Maximum": np.maximum,
-    "Relu": lambda x: np.maximum(x, 0),
-}

@@ -18,6 +18,7 @@ from keras_bert_trend.sources.source import (
     read_bytes,
     read_vocabulary_file,
 )
+from keras_bert_trend.sources.verification import Landmarks, find_difference
 
 _INPUTS = {"input_word_ids", "input_mask", "input_type_ids"}
 
@@ -106,11 +107,12 @@ class _EncoderReader:
             raise self._unsupported(str(error)) from None
 
     def _read(self) -> BertConfig:
-        top, pooler = self._pooler()
+        pooled_output, key, pooler = self._pooler()
         blocks: list[dict[str, Key]] = []
+        outputs: list[Key] = []
         heads: set[tuple[int, int]] = set()
-        key = top
         while not self._is_embedding_output(key):
+            outputs.insert(0, key)
             block, size, key = self._block(key)
             blocks.insert(0, block)
             heads.add(size)
@@ -132,7 +134,7 @@ class _EncoderReader:
         hidden_dropout, attention_dropout = self._dropout_rates()
         num_heads, head_size = self._only("head count", heads)
         word_shape = self._shape("embeddings/word_embeddings")
-        return BertConfig(
+        config = BertConfig(
             vocab_size=word_shape[0],
             hidden_size=num_heads * head_size,
             num_layers=len(blocks),
@@ -149,18 +151,32 @@ class _EncoderReader:
             embedding_size=word_shape[1],
             share_layers=share_layers,
         )
+        self._verify(config, Landmarks(key, tuple(outputs), pooled_output))
+        return config
 
-    def _pooler(self) -> tuple[Key, dict[str, Key]]:
-        """Find the last hidden state and the pooler's weights; none where `pooled_output` is the first token."""
+    def _verify(self, config: BertConfig, landmarks: Landmarks) -> None:
+        difference = find_difference(
+            self.graph,
+            landmarks,
+            config,
+            {role: (("variable", i), self.files.variable_shape(i)) for role, i in self.variables.items()},
+            {name: ("argument", argument) for name, argument in self._arguments.items()},
+        )
+        if difference:
+            raise self._unsupported(f"computed on made-up weights, its {difference}")
+
+    def _pooler(self) -> tuple[Key, Key, dict[str, Key]]:
+        """Find `pooled_output`, the last hidden state, and the pooler's weights, if it has any."""
         for output in self.graph.outputs:
             try:
                 dense = self._patterns.dense(self._patterns.tanh(output))
-                return self._patterns.first_token(dense.source), {"kernel": dense.kernel, "bias": dense.bias}
+                pooler = {"kernel": dense.kernel, "bias": dense.bias}
+                return output, self._patterns.first_token(dense.source), pooler
             except MismatchError:
                 continue
         for output in self.graph.outputs:
             try:
-                return self._patterns.first_token(output), {}
+                return output, self._patterns.first_token(output), {}
             except MismatchError:
                 continue
         raise MismatchError("none of its outputs is a pooled_output, made of the first token's last hidden state")
