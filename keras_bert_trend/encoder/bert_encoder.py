@@ -13,6 +13,7 @@ from keras import ops
 from keras_bert_trend.encoder.backend_ops import dense, is_concrete
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.encoder.embeddings import BertEmbeddings
+from keras_bert_trend.encoder.initial_values import checked_array, starting_at, weights_from
 from keras_bert_trend.encoder.transformer_block import TransformerBlock
 from keras_bert_trend.numerics import wide_dtype
 
@@ -106,8 +107,10 @@ class BertEncoder(keras.layers.Layer):
         if self.config.pooler == "tanh":
             width = self.config.hidden_size
             normal = keras.initializers.TruncatedNormal(stddev=self.config.initializer_range)
-            self.pooler_kernel = self.add_weight((width, width), normal, name="pooler_kernel")
-            self.pooler_bias = self.add_weight((width,), "zeros", name="pooler_bias")
+            self.pooler_kernel = self.add_weight(
+                (width, width), starting_at(normal, "pooler/dense/kernel"), name="pooler_kernel"
+            )
+            self.pooler_bias = self.add_weight((width,), starting_at("zeros", "pooler/dense/bias"), name="pooler_bias")
         self.built = True
 
     @classmethod
@@ -132,11 +135,10 @@ class BertEncoder(keras.layers.Layer):
         try:
             # Before any memory is taken for an architecture that the weights may not have.
             _check_shapes(source.weights.shapes, source.config.weight_shapes())
-            encoder = cls(source.config, **kwargs)
-            encoder.set_named_weights(source.weights)
+            with weights_from(source.weights):
+                return cls(source.config, **kwargs)
         except ValueError as error:
             raise ValueError(f"{source.origin!r}: {error}") from error
-        return encoder
 
     @property
     def trainable(self) -> bool:
@@ -302,10 +304,7 @@ class BertEncoder(keras.layers.Layer):
         shapes = self.config.weight_shapes()
         for name, target in self._named_variables().items():
             variable, third = target if isinstance(target, tuple) else (target, None)
-            array = np.asarray(weights[name])
-            _check_shapes({name: array.shape}, {name: shapes[name]})
-            if not np.isfinite(array).all():
-                raise ValueError(f"Weight {name!r} holds NaN or infinity.")
+            array = checked_array(name, weights[name], shapes[name])
             if third is None:
                 variable.assign(array)
                 continue

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_bert_trend.encoder.backend_ops import dense, layer_norm
 from keras_bert_trend.encoder.config import BertConfig
+from keras_bert_trend.encoder.initial_values import starting_at
 
 
 class BertEmbeddings(keras.layers.Layer):
@@ -29,17 +30,37 @@ class BertEmbeddings(keras.layers.Layer):
         config = self.config
         normal = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
         width = config.embedding_size
-        self.word_embeddings = self.add_weight((config.vocab_size, width), normal, name="word_embeddings")
-        self.position_embeddings = self.add_weight(
-            (config.max_position_embeddings, width), normal, name="position_embeddings"
+        self.word_embeddings = self.add_weight(
+            (config.vocab_size, width), starting_at(normal, "embeddings/word_embeddings"), name="word_embeddings"
         )
-        self.type_embeddings = self.add_weight((config.type_vocab_size, width), normal, name="token_type_embeddings")
+        self.position_embeddings = self.add_weight(
+            (config.max_position_embeddings, width),
+            starting_at(normal, "embeddings/position_embeddings"),
+            name="position_embeddings",
+        )
+        self.type_embeddings = self.add_weight(
+            (config.type_vocab_size, width),
+            starting_at(normal, "embeddings/token_type_embeddings"),
+            name="token_type_embeddings",
+        )
         # `autocast=False`: LayerNorm runs in float32 under every mixed precision policy.
-        self.gamma = self.add_weight((width,), "ones", name="layer_norm_gamma", autocast=False)
-        self.beta = self.add_weight((width,), "zeros", name="layer_norm_beta", autocast=False)
+        self.gamma = self.add_weight(
+            (width,), starting_at("ones", "embeddings/LayerNorm/gamma"), name="layer_norm_gamma", autocast=False
+        )
+        self.beta = self.add_weight(
+            (width,), starting_at("zeros", "embeddings/LayerNorm/beta"), name="layer_norm_beta", autocast=False
+        )
         if self._is_projected:
-            self.projection_kernel = self.add_weight((width, config.hidden_size), normal, name="projection_kernel")
-            self.projection_bias = self.add_weight((config.hidden_size,), "zeros", name="projection_bias")
+            self.projection_kernel = self.add_weight(
+                (width, config.hidden_size),
+                starting_at(normal, "encoder/embedding_hidden_mapping_in/kernel"),
+                name="projection_kernel",
+            )
+            self.projection_bias = self.add_weight(
+                (config.hidden_size,),
+                starting_at("zeros", "encoder/embedding_hidden_mapping_in/bias"),
+                name="projection_bias",
+            )
         self.built = True
 
     @property

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_bert_trend.encoder.backend_ops import activation, dense, layer_norm
 from keras_bert_trend.encoder.config import BertConfig
+from keras_bert_trend.encoder.initial_values import starting_at
 from keras_bert_trend.numerics import wide_dtype
 
 
@@ -36,26 +37,37 @@ class TransformerBlock(keras.layers.Layer):
     def build(self, input_shape=None) -> None:
         """Create the block's weights; the shapes come from the configuration."""
         width, inner = self.config.hidden_size, self.config.intermediate_size
-        self.qkv_kernel, self.qkv_bias = self._add_dense("query_key_value", width, 3 * width)
-        self.attention_kernel, self.attention_bias = self._add_dense("attention_output", width, width)
-        self.attention_gamma, self.attention_beta = self._add_norm("attention_layer_norm", width)
-        self.inner_kernel, self.inner_bias = self._add_dense("intermediate", width, inner)
-        self.output_kernel, self.output_bias = self._add_dense("output", inner, width)
-        self.output_gamma, self.output_beta = self._add_norm("output_layer_norm", width)
+        roles = [f"attention/self/{role}" for role in ("query", "key", "value")]
+        self.qkv_kernel, self.qkv_bias = self._add_dense("query_key_value", width, 3 * width, *roles)
+        self.attention_kernel, self.attention_bias = self._add_dense(
+            "attention_output", width, width, "attention/output/dense"
+        )
+        self.attention_gamma, self.attention_beta = self._add_norm("attention_layer_norm", "attention/output/LayerNorm")
+        self.inner_kernel, self.inner_bias = self._add_dense("intermediate", width, inner, "intermediate/dense")
+        self.output_kernel, self.output_bias = self._add_dense("output", inner, width, "output/dense")
+        self.output_gamma, self.output_beta = self._add_norm("output_layer_norm", "output/LayerNorm")
         self.built = True
 
-    def _add_dense(self, name, inputs, outputs):
+    def _start(self, default, *roles):
+        return starting_at(default, *(f"encoder/{self.name}/{role}" for role in roles))
+
+    def _add_dense(self, name, inputs, outputs, *roles):
         normal = keras.initializers.TruncatedNormal(stddev=self.config.initializer_range)
+        kernel, bias = (
+            self._start(d, *(f"{r}/{p}" for r in roles)) for d, p in ((normal, "kernel"), ("zeros", "bias"))
+        )
         return (
-            self.add_weight((inputs, outputs), normal, name=f"{name}_kernel"),
-            self.add_weight((outputs,), "zeros", name=f"{name}_bias"),
+            self.add_weight((inputs, outputs), kernel, name=f"{name}_kernel"),
+            self.add_weight((outputs,), bias, name=f"{name}_bias"),
         )
 
-    def _add_norm(self, name, width):
+    def _add_norm(self, name, role):
         # `autocast=False`: LayerNorm runs in float32 under every mixed precision policy.
+        width = self.config.hidden_size
+        gamma, beta = self._start("ones", f"{role}/gamma"), self._start("zeros", f"{role}/beta")
         return (
-            self.add_weight((width,), "ones", name=f"{name}_gamma", autocast=False),
-            self.add_weight((width,), "zeros", name=f"{name}_beta", autocast=False),
+            self.add_weight((width,), gamma, name=f"{name}_gamma", autocast=False),
+            self.add_weight((width,), beta, name=f"{name}_beta", autocast=False),
         )
 
     def call(self, x, input_mask, training=None):

@@ -1,8 +1,8 @@
 """Recognise, in a SavedModel's dataflow, the expressions that a BERT is made of.
 
 Every function here takes the key of a value and says what that value *is*: a dense layer of something, the LayerNorm
-of something, the attention of something. Each checks the whole expression, down to the variables and constants, so that
-a model is either read completely or refused. Variable names play no part but in messages.
+of something, the attention of something. They look for the variables and the constants; whether the whole is what it
+looks like is computed in the end (`verification.py`). Variable names play no part but in messages.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from keras_bert_trend.sources.dataflow import Dataflow, Key, Node
 from keras_bert_trend.sources.verification import ACTIVATIONS
 
 MATMULS = ("Einsum", "MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
-_SUMS = ("Add", "AddV2", "BiasAdd")
-_LOOKUPS = ("ResourceGather", "Gather", "GatherV2")
+_SUMS = ("Add", "AddV2", "AddN", "BiasAdd")
+_SLICES = ("StridedSlice", "Slice", "Gather", "GatherV2")
 # Operations that a value is followed through; whether they leave it as it is, the reader checks at the end.
 _RESHAPES = (*RESHAPES, "Cast", "BroadcastTo")
 
@@ -172,7 +172,7 @@ class Patterns:
         """Read a sum of embedding lookups: each table, with the argument that is looked up (`None` for positions).
 
         Raises:
-            MismatchError: a term is none of: a gather, a product with a one-hot, the beginning of a table.
+            MismatchError: a term depends on more than one table, or on more than one input.
         """
         terms, pending = [], [self._through(key)]
         while pending:
@@ -185,31 +185,14 @@ class Patterns:
             terms.append(self._lookup(term))
         return terms
 
-    def is_sum_of_lookups(self, key: Key) -> bool:
-        """Whether a value can only be the sum of embeddings: one of its terms is gathered from a table."""
-        pending, seen = [self._through(key)], set()
-        while pending:
-            term = pending.pop()
-            if self._op(term) in _LOOKUPS:
-                return True
-            if self._op(term) in _SUMS and term not in seen:
-                seen.add(term)
-                pending += [self._through(operand) for operand in self._graph.nodes[term].inputs]
-        return False
-
     def first_token(self, key: Key) -> Key:
-        """Read `x[:, 0]` and return `x`.
+        """Read one token's hidden states and return those of all; that it is the first one is not checked here.
 
         Raises:
             MismatchError: it is something else.
         """
         key = self._through(key)
-        if self._op(key) != "StridedSlice":
-            raise self._mismatch(key, "the first token")
-        source, *bounds = self._graph.nodes[key].inputs
-        begin, end, strides = (self._constant(bound) for bound in bounds)
-        if begin != (0,) * len(begin or ()) or (end or (0, 0))[1] != 1 or set(strides or ()) != {1}:
-            raise self._mismatch(key, "the first token")
+        (source,) = self._operands(key, _SLICES, "one token's hidden state", of=1)
         return self._through(source)
 
     def tanh(self, key: Key) -> Key:
@@ -250,30 +233,13 @@ class Patterns:
         raise self._mismatch(key, f"one of the activations {sorted(ACTIVATIONS)}")
 
     def _lookup(self, key: Key) -> tuple[Key, str | None]:
-        node = self._graph.nodes.get(key)
-        if node is not None and node.op in _LOOKUPS:
-            table, ids = (self._through(k) for k in node.inputs[:2])
-            return table, self._argument(ids, key)
-        if node is not None and node.op == "MatMul" and not _is_transposed(node):
-            one_hot, table = (self._through(k) for k in node.inputs)
-            if self._op(one_hot) == "OneHot" and self._is_variable(table):
-                ids, _, on, off = self._graph.nodes[one_hot].inputs
-                if (self._constant(on), self._constant(off)) == (1.0, 0.0):
-                    return table, self._argument(self._through(ids), key)
-        if node is not None and node.op in ("Slice", "StridedSlice"):
-            table = self._through(node.inputs[0])
-            begin = self._constant(node.inputs[1])
-            start = self._graph.nodes.get(node.inputs[1])
-            if begin is None and start is not None and start.op == "Pack":
-                begin = tuple(value for k in start.inputs for value in self._constant(k) or (None,))
-            if self._is_variable(table) and begin is not None and set(begin) == {0}:
-                return table, None
-        raise self._mismatch(key, "a lookup in an embedding table")
-
-    def _argument(self, key: Key, where: Key) -> str:
-        if key[0] != "argument":
-            raise self._mismatch(where, "a lookup of the model's own inputs")
-        return key[1]
+        """Return the one table that a term depends on, and the argument that is looked up in it."""
+        shapes = set(self._graph.select("Shape"))  # a position depends on how many words there are, not on which
+        inside = self._graph.upstream(key, until=shapes)
+        tables, arguments = ([k for k in inside if k[0] == kind] for kind in ("variable", "argument"))
+        if len(tables) != 1 or len(arguments) > 1:
+            raise self._mismatch(key, "a lookup in an embedding table")
+        return tables[0], arguments[0][1] if arguments else None
 
     def _mask(self, key: Key) -> tuple[float, str] | None:
         """Return constant and argument of what is 0 where a mask is 1 and a constant where it is 0, or `None`."""
@@ -308,10 +274,10 @@ class Patterns:
             if op not in ("Mul", "RealDiv", "Div"):
                 return key, scale
             value, constant = self._graph.nodes[key].inputs
-            if op == "Mul" and self._constant(constant) is None:
-                value, constant = constant, value
-            factor = self._constant(constant)
-            if not isinstance(factor, float) or not factor:
+            factor = self._number(constant)
+            if op == "Mul" and factor is None:
+                value, factor = constant, self._number(value)
+            if not factor:
                 return key, scale
             scale, key = scale * (factor if op == "Mul" else 1 / factor), value
 
@@ -335,7 +301,7 @@ class Patterns:
 
     def _through(self, key: Key) -> Key:
         """Follow a value through what leaves its numbers in their order."""
-        while self._op(key) in _RESHAPES or self._only_adds_axes(key):
+        while self._op(key) in _RESHAPES or self._only_adds_axes(key) or self._keeps_order(key):
             key = self._graph.nodes[key].inputs[0]
         return key
 
@@ -350,6 +316,13 @@ class Patterns:
         whole = node.integer("begin_mask") & node.integer("end_mask")
         kept = whole | node.integer("new_axis_mask") | node.integer("ellipsis_mask")
         return kept & (2 ** len(strides) - 1) == 2 ** len(strides) - 1
+
+    def _keeps_order(self, key: Key) -> bool:
+        """Whether a value is a transpose that exchanges nothing, as `tf.tensordot` writes."""
+        if self._op(key) != "Transpose":
+            return False
+        order = self._fold(self._graph.nodes[key].inputs[1])
+        return order is not None and np.array_equal(order, np.arange(order.size))
 
     def _through_transposes(self, key: Key) -> tuple[Key, bool]:
         """Follow a value through transposes too; tell whether they exchange the last two axes."""
@@ -386,6 +359,17 @@ class Patterns:
     def _constant(self, key: Key) -> float | tuple[int, ...] | None:
         node = self._graph.nodes.get(key)
         return None if node is None else node.constant
+
+    def _fold(self, key: Key) -> np.ndarray | None:
+        """Return a value that depends on constants only, or `None`."""
+        try:
+            return compute(self._graph, [key], {})[0]
+        except CannotComputeError:
+            return None
+
+    def _number(self, key: Key) -> float | None:
+        value = self._fold(key)
+        return float(value.reshape(())) if value is not None and value.size == 1 else None
 
     def _mismatch(self, key: Key, expected: str) -> MismatchError:
         return MismatchError(f"{self._describe(key)} is not {expected}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from functools import cached_property
@@ -129,20 +130,33 @@ class SavedModelFiles:
         Raises:
             ValueError: it is not in the checkpoint, has another shape there, or its shard is missing or damaged.
         """
+        self.check_variable(object_id)
         name = self.variable_names[object_id]
+        try:
+            return self._checkpoint.get_tensor(self._checkpoint_keys[object_id])
+        except Exception as error:  # TensorFlow raises several kinds for a damaged bundle
+            raise ValueError(f"{self._checkpoint_prefix!r}: variable {name!r} cannot be read: {error}") from error
+
+    def check_variable(self, object_id: int) -> None:
+        """Check, without reading it, that a variable is in `variables/` with the shape that `saved_model.pb` tells.
+
+        Raises:
+            ValueError: it is not there, has another shape there, or is larger than the files are.
+        """
+        name, shape = self.variable_names[object_id], self.variable_shape(object_id)
         key = self._checkpoint_keys.get(object_id)
         if key is None:
             raise ValueError(f"{self.path!r}: variable {name!r} is not in the checkpoint.")
-        shape = self._checkpoint.get_variable_to_shape_map().get(key)
-        if shape is None or tuple(shape) != self.variable_shape(object_id):
+        stored = self._checkpoint_shapes.get(key)
+        if stored is None or tuple(stored) != shape:
             raise ValueError(
-                f"{self._checkpoint_prefix!r}: variable {name!r} has shape {shape}, but {self._file!r} says "
-                f"{self.variable_shape(object_id)}."
+                f"{self._checkpoint_prefix!r}: variable {name!r} has shape {stored}, but {self._file!r} says {shape}."
             )
-        try:
-            return self._checkpoint.get_tensor(key)
-        except Exception as error:  # TensorFlow raises several kinds for a damaged bundle
-            raise ValueError(f"{self._checkpoint_prefix!r}: variable {name!r} cannot be read: {error}") from error
+        if math.prod(shape) > self._checkpoint_bytes:
+            raise ValueError(
+                f"{self._checkpoint_prefix!r}: variable {name!r} of shape {shape} is larger than the "
+                f"{self._checkpoint_bytes} bytes of all variables."
+            )
 
     @property
     def _checkpoint_prefix(self) -> str:
@@ -156,6 +170,15 @@ class SavedModelFiles:
             return tf.train.load_checkpoint(self._checkpoint_prefix)
         except Exception as error:
             raise ValueError(f"{self._checkpoint_prefix!r}: the variables cannot be read: {error}") from error
+
+    @cached_property
+    def _checkpoint_shapes(self) -> dict[str, list[int]]:
+        return self._checkpoint.get_variable_to_shape_map()
+
+    @cached_property
+    def _checkpoint_bytes(self) -> int:
+        folder = os.path.dirname(self._checkpoint_prefix)
+        return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
 
     @cached_property
     def _checkpoint_keys(self) -> dict[int, str]:

@@ -46,6 +46,9 @@ class LazyWeights(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self._stored[name].read()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored  # `Mapping` would read the array to tell
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._stored)
 

@@ -184,9 +184,9 @@ class _EncoderReader:
     def _is_embedding_output(self, key: Key) -> bool:
         try:
             norm, _ = self._embedding_norm(key)
+            return bool(self._patterns.lookups(norm.source))
         except MismatchError:
             return False
-        return self._patterns.is_sum_of_lookups(norm.source)
 
     def _embedding_norm(self, key: Key) -> tuple[LayerNorm, Dense | None]:
         """Read the embeddings' LayerNorm, and the projection to the hidden size that may follow it."""
@@ -274,6 +274,7 @@ class _EncoderReader:
             raise MismatchError(f"{self._describe(key)} stands where {role!r} is expected, which is a variable")
         if key[1] in self.variables.values():
             raise MismatchError(f"{self._describe(key)} is used more than once, also as {role!r}")
+        self.files.check_variable(key[1])
         self.variables[role] = key[1]
 
     def _check_arguments(self) -> None:
