@@ -1,6 +1,6 @@
 """Train a spam classifier with BERT inside, save it, export it, and serve it from a fresh process.
 
-    python examples/spam_classifier.py                       # the SMS Spam Collection, two epochs
+    python examples/spam_classifier.py                       # the SMS Spam Collection, three epochs
     python examples/spam_classifier.py --data mine.tsv --pooling last_four_sum
 
 The data is a tab-separated file: `ham` or `spam`, then the message. Without `--data` it is looked for in
@@ -67,9 +67,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--handle", default="minilm", help="the BERT to start from (default: minilm)")
     parser.add_argument("--pooling", default="smooth_trend", choices=POOLING_NAMES)
     parser.add_argument("--max-length", type=int, default=128, help="tokens a message is trimmed to")
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=1e-4, help="the peak, after warm-up")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-4, help="the peak, after warm-up")
     parser.add_argument(
         "--freeze-embeddings",
         action=argparse.BooleanOptionalAction,

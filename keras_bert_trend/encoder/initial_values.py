@@ -4,35 +4,45 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
-_SOURCE: contextvars.ContextVar[Mapping[str, np.ndarray] | None] = contextvars.ContextVar("source", default=None)
+_WEIGHTS: contextvars.ContextVar[Any] = contextvars.ContextVar("weights", default=None)
 
 
 @contextlib.contextmanager
-def weights_from(source: Mapping[str, np.ndarray]) -> Iterator[None]:
-    """Make the weights with these values: drawing 110 million random numbers takes far longer than reading them."""
-    token = _SOURCE.set(source)
+def weights_from(weights) -> Iterator[None]:
+    """Make the weights with these values: drawing 110 million random numbers takes far longer than reading them.
+
+    Args:
+        weights: `keras_bert_trend.sources.LazyWeights`; all that the encoder needs.
+    """
+    token = _WEIGHTS.set(weights.load())
     try:
         yield
     finally:
-        _SOURCE.reset(token)
+        _WEIGHTS.reset(token)
 
 
 def starting_at(default: str | Callable, *names: str):
-    """Return an initializer: the source's arrays under these names, side by side, or `default` where there is none."""
-    source = _SOURCE.get()
-    if source is None or any(name not in source for name in names):  # what is missing is said later, all at once
+    """Return an initializer: the weights under these names, side by side; `default` outside `weights_from`."""
+    weights = _WEIGHTS.get()
+    if weights is None:
         return default
 
     def values(shape, dtype=None):
         width = (*shape[:-1], shape[-1] // len(names))
-        arrays = [checked_array(name, source[name], width) for name in names]
-        array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
-        return ops.convert_to_tensor(array, dtype)
+        arrays = [weights.pop(name) for name in names]  # each is used once, and then freed
+        for name, array in zip(names, arrays, strict=True):
+            checked_array(name, array, width)
+        if keras.backend.backend() != "tensorflow":  # which alone takes a tensor as it is
+            arrays = [np.asarray(array) for array in arrays]
+        tensors = [ops.convert_to_tensor(array, dtype) for array in arrays]
+        return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors, axis=-1)
 
     return values
 

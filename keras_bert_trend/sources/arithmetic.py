@@ -1,8 +1,8 @@
 """Compute values of a dataflow with NumPy: a few dozen pure operations, on arrays that are bounded in size.
 
 This is how the reader checks what it has read: a SavedModel's functions are never run by TensorFlow, and an operation
-that is not in the table below is not computed at all. Everything floating is float64, so that what differs, differs
-by what is computed and not by rounding.
+that is not in the table below is not computed at all. Constants are float32, as they are in the graph; what is computed
+with them has the type of the given values, float32 or float64.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def compute(
     Args:
         graph: the dataflow.
         keys: the values wanted.
-        given: values that are known, in float64, int64 or bool; what they are made of is not looked at.
+        given: values that are known, in float32, float64, int64 or bool; what they are made of is not looked at.
         keep_shapes: let operations that only give a value another shape pass it on as it is.
 
     Returns:
@@ -118,12 +118,12 @@ def _constant(node):
     value = node.array(_MAX_ELEMENTS)
     if value is None:
         raise CannotComputeError("a constant is too large, or no number")
-    return _widened(value)
+    return _standardized(value)
 
 
-def _widened(array: np.ndarray) -> np.ndarray:
+def _standardized(array: np.ndarray) -> np.ndarray:
     kind = array.dtype.kind
-    return array.astype({"f": np.float64, "i": np.int64, "u": np.int64, "b": np.bool_}.get(kind, array.dtype))
+    return array.astype({"f": np.float32, "i": np.int64, "u": np.int64, "b": np.bool_}.get(kind, array.dtype))
 
 
 def _cast(node, x):
@@ -132,7 +132,7 @@ def _cast(node, x):
         return x.astype(bool)
     if "int" in name:
         return (np.trunc(x) if x.dtype.kind == "f" else x).astype(np.int64)
-    return x.astype(np.float64)
+    return x if x.dtype.kind == "f" else x.astype(np.float32)
 
 
 def _einsum(node, *inputs):
@@ -182,6 +182,8 @@ def _gather(node, table, ids, axis=0):
         raise CannotComputeError("a gather with batch dimensions is not computed")
     if ids.size and (ids.min() < 0 or ids.max() >= table.shape[int(axis)]):
         raise CannotComputeError("a gather reaches outside its table")
+    if int(axis) == 0:
+        return table[ids]  # `np.take` would copy a table that is no contiguous block
     return np.take(table, ids, axis=int(axis))
 
 
@@ -224,7 +226,7 @@ def _softmax(node, x):
 
 def erf(x: np.ndarray) -> np.ndarray:
     """Return the error function, element by element."""
-    return np.vectorize(math.erf, otypes=[float])(x)
+    return np.vectorize(math.erf, otypes=[float])(x).astype(x.dtype)
 
 
 def _split(node, axis, x):

@@ -32,6 +32,7 @@ class Node:
         self.inputs = inputs
         self.port = port
         self._attributes = definition.attr
+        self._array: np.ndarray | None = None  # of a Const, once it was asked for
 
     @cached_property
     def constant(self) -> float | tuple[int, ...] | None:
@@ -47,6 +48,11 @@ class Node:
         """Return a Const's value, if it is numbers, and no more than `limit` of them."""
         if self.op != "Const":
             return None
+        if self._array is None:
+            self._array = self._unpack(limit)
+        return self._array
+
+    def _unpack(self, limit: int) -> np.ndarray | None:
         from tensorflow.python.framework import dtypes, tensor_util
 
         tensor = self._attributes["value"].tensor

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from functools import partial
-
-import numpy as np
 
 from keras_bert_trend.sources.json_config import bert_config, read_json
 from keras_bert_trend.sources.source import (
     LazyWeights,
     Source,
-    StoredWeight,
     UnsupportedArchitectureError,
     read_vocabulary_file,
 )
+from keras_bert_trend.sources.tf_checkpoint import TfCheckpoint
 
 CONFIG_FILE = "bert_config.json"
 
 # google-research/bert, modeling.py: `gelu` there is the tanh approximation.
 _ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu"}
 _MASK_CONSTANT = -10000.0  # modeling.py, attention_layer: the adder
-# What a checkpoint holds beside the encoder: task heads, the optimizer's slots, the step.
-_IGNORED = re.compile(r"^(?!bert/)|/(adam_[mv]|Adam|Adam_1|LAMB|LAMB_1)$")
+_OPTIMIZER = re.compile(r"/(adam_[mv]|Adam|Adam_1|LAMB|LAMB_1)$")  # slots that training leaves in a checkpoint
 
 
 def read_google_checkpoint(path: str) -> Source:
@@ -41,21 +37,27 @@ def read_google_checkpoint(path: str) -> Source:
     config_file, vocabulary_file = os.path.join(folder, CONFIG_FILE), os.path.join(folder, "vocab.txt")
     if not os.path.isfile(config_file):
         raise ValueError(f"{folder!r} has a checkpoint but no {CONFIG_FILE}.")
-    reader = _open(prefix)
-    stored = {
-        name.removeprefix("bert/"): StoredWeight(tuple(shape), partial(_read_tensor, reader, prefix, name))
-        for name, shape in reader.get_variable_to_shape_map().items()
-        if not _IGNORED.search(name)
+    checkpoint = TfCheckpoint(prefix)
+    shapes = {
+        name.removeprefix("bert/"): shape
+        for name, shape in checkpoint.shapes.items()
+        if name.startswith("bert/") and not _OPTIMIZER.search(name)
     }
-    if not stored:
+    if not shapes:
         raise UnsupportedArchitectureError(
             f"{prefix!r} holds no variables of BERT, whose names begin with 'bert/'; supported are the checkpoints of "
             "google-research/bert, not those of ALBERT or ELECTRA."
         )
+
+    def read(names):
+        import tensorflow as tf
+
+        return [tf.cast(value, tf.float32) for value in checkpoint.read([f"bert/{name}" for name in names])]
+
     config = bert_config(read_json(config_file), config_file, _ACTIVATIONS, attention_mask_constant=_MASK_CONSTANT)
     return Source(
         config=config,
-        weights=LazyWeights(stored),
+        weights=LazyWeights(shapes, read),
         vocabulary=read_vocabulary_file(vocabulary_file) if os.path.isfile(vocabulary_file) else None,
         lower_case=_lower_case(folder),
         origin=path,
@@ -75,22 +77,6 @@ def _find_checkpoint(path: str) -> str:
             + (f", but {found}: give one of them, for example {os.path.join(path, found[0])!r}." if found else ".")
         )
     return os.path.join(path, found[0])
-
-
-def _open(prefix: str):
-    import tensorflow as tf
-
-    try:
-        return tf.train.load_checkpoint(prefix)
-    except Exception as error:  # TensorFlow raises several kinds for a damaged bundle
-        raise ValueError(f"{prefix!r}: the checkpoint cannot be read: {error}") from error
-
-
-def _read_tensor(reader, prefix: str, name: str) -> np.ndarray:
-    try:
-        return reader.get_tensor(name).astype(np.float32, copy=False)
-    except Exception as error:
-        raise ValueError(f"{prefix!r}: variable {name!r} cannot be read: {error}") from error
 
 
 def _lower_case(folder: str) -> bool | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from functools import partial
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -14,7 +13,6 @@ from keras_bert_trend.sources.json_config import bert_config, read_json
 from keras_bert_trend.sources.source import (
     LazyWeights,
     Source,
-    StoredWeight,
     UnsupportedArchitectureError,
     read_vocabulary_file,
 )
@@ -43,7 +41,7 @@ def read_hugging_face_model(path: str) -> Source:
     """
     fields = read_json(os.path.join(path, "config.json"))
     files = _find_tensors(path)
-    stored, unknown = {}, []
+    places, unknown = {}, []
     for tensor, file in files.items():
         name = tensor.removeprefix("bert.")
         if _IGNORED.match(name):
@@ -51,12 +49,10 @@ def read_hugging_face_model(path: str) -> Source:
         role, transposed = _role(name)
         if role is None:
             unknown.append(tensor)
-        elif role in stored:
+        elif role in places:
             raise ValueError(f"{path!r} holds {role!r} twice, with and without the prefix 'bert.'.")
         else:
-            shape = _tensor_shape(file, tensor)
-            read = partial(_read_tensor, file, tensor, transposed)
-            stored[role] = StoredWeight(shape[::-1] if transposed else shape, read)
+            places[role] = (file, tensor, transposed)
     if unknown:
         raise UnsupportedArchitectureError(f"{path!r} holds tensors that BERT does not have: {unknown[:6]}.")
 
@@ -64,8 +60,11 @@ def read_hugging_face_model(path: str) -> Source:
     vocabulary = read_vocabulary_file(vocabulary_file) if os.path.isfile(vocabulary_file) else None
     lower_case, strip_accents = _normalization(path)
     return Source(
-        config=_config(fields, path, has_pooler="pooler/dense/kernel" in stored),
-        weights=LazyWeights(stored),
+        config=_config(fields, path, has_pooler="pooler/dense/kernel" in places),
+        weights=LazyWeights(
+            {role: _tensor_shape(*place) for role, place in places.items()},
+            lambda roles: [_read_tensor(*places[role]) for role in roles],
+        ),
         vocabulary=vocabulary,
         lower_case=lower_case,
         strip_accents=strip_accents,
@@ -147,9 +146,10 @@ def _dense_role(prefix: str, leaf: str) -> tuple[str | None, bool]:
     return (f"{prefix}/bias" if leaf == "bias" else None), False
 
 
-def _tensor_shape(path: str, tensor: str) -> tuple[int, ...]:
+def _tensor_shape(path: str, tensor: str, transposed: bool) -> tuple[int, ...]:
     with safe_open(path, framework="numpy") as file:
-        return tuple(file.get_slice(tensor).get_shape())
+        shape = tuple(file.get_slice(tensor).get_shape())
+    return shape[::-1] if transposed else shape
 
 
 def _read_tensor(path: str, tensor: str, transposed: bool) -> np.ndarray:

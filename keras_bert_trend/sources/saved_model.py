@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
-import numpy as np
-
 from keras_bert_trend.sources.source import read_bytes
+from keras_bert_trend.sources.tf_checkpoint import TfCheckpoint
 
 
 class SavedModelFiles:
@@ -124,18 +122,15 @@ class SavedModelFiles:
         """Return a variable's shape as `saved_model.pb` tells it."""
         return tuple(dimension.size for dimension in self.objects[object_id].variable.shape.dim)
 
-    def read_variable(self, object_id: int) -> np.ndarray:
-        """Read a variable's value from `variables/`.
+    def read_variables(self, object_ids: Sequence[int]) -> list:
+        """Read variables' values from `variables/`, as TensorFlow tensors.
 
         Raises:
-            ValueError: it is not in the checkpoint, has another shape there, or its shard is missing or damaged.
+            ValueError: one is not in the checkpoint, has another shape there, or its shard is missing or damaged.
         """
-        self.check_variable(object_id)
-        name = self.variable_names[object_id]
-        try:
-            return self._checkpoint.get_tensor(self._checkpoint_keys[object_id])
-        except Exception as error:  # TensorFlow raises several kinds for a damaged bundle
-            raise ValueError(f"{self._checkpoint_prefix!r}: variable {name!r} cannot be read: {error}") from error
+        for object_id in object_ids:
+            self.check_variable(object_id)
+        return self._checkpoint.read([self._checkpoint_keys[object_id] for object_id in object_ids])
 
     def check_variable(self, object_id: int) -> None:
         """Check, without reading it, that a variable is in `variables/` with the shape that `saved_model.pb` tells.
@@ -143,42 +138,17 @@ class SavedModelFiles:
         Raises:
             ValueError: it is not there, has another shape there, or is larger than the files are.
         """
-        name, shape = self.variable_names[object_id], self.variable_shape(object_id)
-        key = self._checkpoint_keys.get(object_id)
+        name, key = self.variable_names[object_id], self._checkpoint_keys.get(object_id)
         if key is None:
             raise ValueError(f"{self.path!r}: variable {name!r} is not in the checkpoint.")
-        stored = self._checkpoint_shapes.get(key)
-        if stored is None or tuple(stored) != shape:
-            raise ValueError(
-                f"{self._checkpoint_prefix!r}: variable {name!r} has shape {stored}, but {self._file!r} says {shape}."
-            )
-        if math.prod(shape) > self._checkpoint_bytes:
-            raise ValueError(
-                f"{self._checkpoint_prefix!r}: variable {name!r} of shape {shape} is larger than the "
-                f"{self._checkpoint_bytes} bytes of all variables."
-            )
-
-    @property
-    def _checkpoint_prefix(self) -> str:
-        return os.path.join(self.path, "variables", "variables")
-
-    @cached_property
-    def _checkpoint(self):
-        import tensorflow as tf
-
         try:
-            return tf.train.load_checkpoint(self._checkpoint_prefix)
-        except Exception as error:
-            raise ValueError(f"{self._checkpoint_prefix!r}: the variables cannot be read: {error}") from error
+            self._checkpoint.check(key, self.variable_shape(object_id))
+        except ValueError as error:
+            raise ValueError(f"{self._file!r}: variable {name!r} does not fit: {error}") from error
 
     @cached_property
-    def _checkpoint_shapes(self) -> dict[str, list[int]]:
-        return self._checkpoint.get_variable_to_shape_map()
-
-    @cached_property
-    def _checkpoint_bytes(self) -> int:
-        folder = os.path.dirname(self._checkpoint_prefix)
-        return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
+    def _checkpoint(self) -> TfCheckpoint:
+        return TfCheckpoint(os.path.join(self.path, "variables", "variables"))
 
     @cached_property
     def _checkpoint_keys(self) -> dict[int, str]:
@@ -191,9 +161,9 @@ class SavedModelFiles:
 
         graph = trackable_object_graph_pb2.TrackableObjectGraph()
         try:
-            graph.ParseFromString(self._checkpoint.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+            graph.ParseFromString(self._checkpoint.read(["_CHECKPOINTABLE_OBJECT_GRAPH"])[0].numpy())
         except Exception as error:
-            raise ValueError(f"{self._checkpoint_prefix!r}: no object graph in the checkpoint: {error}") from error
+            raise ValueError(f"{self._checkpoint.prefix!r}: no object graph in the checkpoint: {error}") from error
         keys, seen, pending = {}, {(0, 0)}, [(0, 0)]
         while pending:
             model_id, checkpoint_id = pending.pop()

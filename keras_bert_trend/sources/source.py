@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,45 +16,35 @@ class UnsupportedArchitectureError(ValueError):
     """The model was read, but is not an architecture whose numbers this package reproduces."""
 
 
-@dataclasses.dataclass(frozen=True)
-class StoredWeight:
-    """A weight on disk.
-
-    Args:
-        shape: its shape, known without reading it.
-        read: reads it.
-    """
-
-    shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]
-
-
 class LazyWeights(Mapping[str, np.ndarray]):
-    """Weights by name, each read from disk when asked for, so that a model is never in memory twice.
+    """Weights by name, read from disk when asked for, so that a model is never in memory twice.
 
     Args:
-        stored: name → where the weight is.
+        shapes: name → shape, known without reading anything.
+        read: reads several weights by name: arrays, or what NumPy takes over without a copy.
     """
 
-    def __init__(self, stored: Mapping[str, StoredWeight]) -> None:
-        self._stored = dict(stored)
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], read: Callable[[Sequence[str]], Sequence[Any]]) -> None:
+        self.shapes = dict(shapes)
+        self._read = read
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name → shape; nothing is read."""
-        return {name: stored.shape for name, stored in self._stored.items()}
+    def load(self) -> dict[str, Any]:
+        """Read all weights at once, each as an array or as what NumPy takes over: on TensorFlow, a tensor."""
+        return dict(zip(self.shapes, self._read(list(self.shapes)), strict=True))
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._stored[name].read()
+        if name not in self.shapes:
+            raise KeyError(name)
+        return np.asarray(self._read([name])[0])
 
     def __contains__(self, name: object) -> bool:
-        return name in self._stored  # `Mapping` would read the array to tell
+        return name in self.shapes  # `Mapping` would read the array to tell
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._stored)
+        return iter(self.shapes)
 
     def __len__(self) -> int:
-        return len(self._stored)
+        return len(self.shapes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from keras_bert_trend.sources.saved_model import SavedModelFiles
 from keras_bert_trend.sources.source import (
     LazyWeights,
     Source,
-    StoredWeight,
     UnsupportedArchitectureError,
     read_bytes,
     read_vocabulary_file,
@@ -50,25 +49,32 @@ def read_tf_hub_model(path: str) -> Source:
     reader = _EncoderReader(files)
     return Source(
         config=reader.config,
-        weights=LazyWeights({role: _stored_weight(files, i, role) for role, i in reader.variables.items()}),
+        weights=_weights(files, reader.variables),
         vocabulary=_vocabulary(files),
         lower_case=_lower_case(files),
         origin=path,
     )
 
 
-def _stored_weight(files: SavedModelFiles, object_id: int, role: str) -> StoredWeight:
-    shape = files.variable_shape(object_id)
-    # Heads may be an axis of their own in the SavedModel: (in, heads, size), (heads, size) and (heads, size, out).
+def _weights(files: SavedModelFiles, variables: dict[str, int]) -> LazyWeights:
+    shapes = {role: _flat_shape(role, files.variable_shape(object_id)) for role, object_id in variables.items()}
+
+    def read(roles):
+        import tensorflow as tf
+
+        values = files.read_variables([variables[role] for role in roles])
+        return [tf.reshape(tf.cast(v, tf.float32), shapes[role]) for role, v in zip(roles, values, strict=True)]
+
+    return LazyWeights(shapes, read)
+
+
+def _flat_shape(role: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a weight's shape without an axis for the heads: (in, heads, size), (heads, size) or (heads, size, out)."""
     if "attention/self/" in role:
-        shape = (shape[0], math.prod(shape[1:])) if role.endswith("kernel") else (math.prod(shape),)
-    elif role.endswith("attention/output/dense/kernel"):
-        shape = (math.prod(shape[:-1]), shape[-1])
-
-    def read() -> np.ndarray:
-        return files.read_variable(object_id).astype(np.float32, copy=False).reshape(shape)
-
-    return StoredWeight(shape, read)
+        return (shape[0], math.prod(shape[1:])) if role.endswith("kernel") else (math.prod(shape),)
+    if role.endswith("attention/output/dense/kernel"):
+        return math.prod(shape[:-1]), shape[-1]
+    return shape
 
 
 def _vocabulary(files: SavedModelFiles) -> tuple[str, ...] | bytes | None:
@@ -81,7 +87,7 @@ def _vocabulary(files: SavedModelFiles) -> tuple[str, ...] | bytes | None:
 
 def _lower_case(files: SavedModelFiles) -> bool | None:
     node = files.child("do_lower_case")
-    return None if node not in files.variable_names else bool(files.read_variable(node))
+    return None if node not in files.variable_names else bool(files.read_variables([node])[0])
 
 
 class _EncoderReader:
