@@ -23,7 +23,7 @@ def test_ci_runs_the_readmes_test_command():
 
 def test_the_readmes_python_runs(minilm_installed, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     checks = """
 assert seen["attention_scores"][0].shape == (1, 12, 16, 16)
 assert seen["attention_received"].shape == (1, 6, 12, 16)
@@ -38,7 +38,8 @@ assert seen["sentence_embedding"].shape == (1, 384)
     )
     assert result.returncode == 0, result.stderr[-4000:]
     assert (tmp_path / "spam.keras").is_file()
-    assert (tmp_path / "spam_saved_model" / "saved_model.pb").is_file()
+    for folder in ("spam_saved_model", "my_bert", "my_preprocessing"):
+        assert (tmp_path / folder / "saved_model.pb").is_file()
 
 
 def test_the_readme_names_every_pooling():

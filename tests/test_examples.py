@@ -1,4 +1,4 @@
-"""The example does the whole job, on the sample that comes with it."""
+"""The examples do their whole job, on what comes with them."""
 
 import os
 import re
@@ -12,9 +12,9 @@ from tests.conftest import ROOT, V4
 EXAMPLE = ROOT / "examples" / "spam_classifier.py"
 
 
-def run(*arguments, **environment):
+def run(*arguments, example=EXAMPLE, **environment):
     return subprocess.run(
-        [sys.executable, EXAMPLE, *map(str, arguments)],
+        [sys.executable, example, *map(str, arguments)],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -64,3 +64,18 @@ def test_without_data_and_network_the_sample_is_used(monkeypatch):
     texts, labels = module.read_messages(path)
     parts = module.split(texts, labels)
     assert sum(len(part[0]) for part in parts) == len(texts) == len({t for part in parts for t in part[0]})
+
+
+def test_import_any_bert(tmp_path):
+    example = ROOT / "examples" / "import_any_bert.py"
+    result = run(V4, "--text", "an apple", "--output", tmp_path / "hub", example=example)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert re.search(r"attention_mask_constant +-1000000000.0", result.stdout)
+    assert re.search(r"^  \[CLS\] +\d+\.\d{3} +\d+\.\d{3}$", result.stdout, flags=re.MULTILINE)
+    assert "the weights are the same: True" in result.stdout
+    assert sorted(os.listdir(tmp_path / "hub")) == ["encoder", "preprocessing"]
+
+    result = run(tmp_path, example=example)
+    assert result.returncode != 0
+    assert "neither saved_model.pb nor config.json" in result.stderr
+    assert "Traceback" not in result.stderr
