@@ -106,7 +106,7 @@ class Patterns:
         key = self._through(key)
         for source in self._averaged(key):
             inside = self._graph.upstream(key, until={source})
-            variables = [k for k in inside if self._is_variable(k) and k[0] == "variable"]
+            variables = [k for k in inside if k[0] == "variable"]
             constants = {self._constant(k) for k in inside if isinstance(self._constant(k), float)}
             if len(variables) != 2:
                 continue
