@@ -513,6 +513,8 @@ class TestHandles:
             load_source(tmp_path / "nowhere")
         with pytest.raises(ValueError, match=r"neither saved_model\.pb nor config\.json"):
             load_source(tmp_path)
+        with pytest.raises(ValueError, match=r"is a file: give the folder"):
+            load_source(V4 / "saved_model.pb")
 
     def test_tf1_module_is_refused(self, copy_of_v4):
         edit(copy_of_v4, lambda meta_graph: meta_graph.ClearField("object_graph_def"))

@@ -45,8 +45,12 @@ def load_source(handle: str | os.PathLike) -> Source:
     path = resolve_handle(path)
     read = _find_reader(path)
     if read is None:
-        found = "is a folder with neither saved_model.pb nor config.json nor bert_config.json"
-        raise ValueError(f"`handle` {path!r} {found if os.path.isdir(path) else 'does not exist'}. {HANDLE_FORMS}")
+        found = "does not exist"
+        if os.path.isdir(path):
+            found = "is a folder with neither saved_model.pb nor config.json nor bert_config.json"
+        elif os.path.exists(path):
+            found = "is a file: give the folder that the model lies in"
+        raise ValueError(f"`handle` {path!r} {found}. {HANDLE_FORMS}")
     with reading(path):
         return read(path)
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from keras_bert_trend.sources.dataflow import Dataflow, Key, Node
 
-_MAX_ELEMENTS = 2**25  # of one value: the word embeddings of LaBSE have 2²⁸, but nothing computes with all of them
-_MAX_WORK = 2**31  # elements of all values together
+_MAX_ELEMENTS = 2**27  # of one value: ALBERT-xxlarge has kernels of 2²⁶, which some exporters reshape
+_MAX_WORK = 2**32  # elements of all values together
 
 
 class CannotComputeError(Exception):
