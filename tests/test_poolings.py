@@ -122,9 +122,7 @@ def test_concatenation(case, small_config):
 def test_padding_is_ignored(small_config, name):
     """The encoder sees the same texts with more padding, filled with other ids."""
     keras.utils.set_random_seed(2)
-    # The trends magnify the encoder's rounding; tests/test_layer.py says how much. Here it is out of the way.
-    dtype = "float64" if "trend" in name else "float32"
-    encoder, pooling = BertEncoder(small_config, dtype=dtype), get_pooling(name, kinds_of(small_config))
+    encoder, pooling = BertEncoder(small_config), get_pooling(name, kinds_of(small_config))
     inputs = random_inputs(small_config, LENGTHS, 9)
     longer = {key: np.pad(value, [(0, 0), (0, 8)]) for key, value in inputs.items()}
     longer["input_word_ids"][longer["input_mask"] == 0] = 7

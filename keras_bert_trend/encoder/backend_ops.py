@@ -53,7 +53,19 @@ def layer_norm(x, gamma, beta, epsilon: float):
     x = ops.cast(x, wide_dtype(x))
     centred = x - ops.mean(x, axis=-1, keepdims=True)
     variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
-    return ops.cast(centred * ops.rsqrt(variance + epsilon) * gamma + beta, dtype)
+    return ops.cast(centred * _rsqrt_of_rows(variance + epsilon) * gamma + beta, dtype)
+
+
+def _rsqrt_of_rows(x):
+    """`1 / √x` for `(..., 1)`, to the same bit whichever and how many the other rows are.
+
+    TensorFlow's CPU kernels compute whole vectors of 4 to 16 numbers in one way and the few that are left over at the
+    end in another, which differs in the last bit. With sixteen numbers a row nothing is left over. All other operations
+    of the encoder are the same for every row already, so this is what makes an embedding independent of its batch.
+    """
+    if not _ON_TENSORFLOW:
+        return ops.rsqrt(x)
+    return ops.rsqrt(ops.broadcast_to(x, (*ops.shape(x)[:-1], 16)))[..., :1]
 
 
 def is_concrete(tensor) -> bool:
