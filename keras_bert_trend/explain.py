@@ -133,7 +133,7 @@ def explain(
     Example:
         >>> explanation = explain("I want an apple.", "minilm", reading="layers")
         >>> explanation.anchor.text, explanation.rows.shape, explanation.embedding.shape
-        ('want', (6, 4), (384,))
+        ('apple', (6, 4), (384,))
 
     Args:
         text_or_texts: a text, or a list of them.
