@@ -7,6 +7,7 @@ Importing this package imports Keras, not TensorFlow: token ids work under every
 """
 
 from keras_bert_trend.encoder import BertConfig, BertEncoder
+from keras_bert_trend.explain import Explanation, explain
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import (
     POOLING_NAMES,
@@ -28,6 +29,7 @@ from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
 from keras_bert_trend.schedules import WarmupLinearDecay
 from keras_bert_trend.sources import UnsupportedArchitectureError
 from keras_bert_trend.version import __version__
+from keras_bert_trend.words import word_vectors
 
 __all__ = [
     "POOLING_NAMES",
@@ -37,6 +39,7 @@ __all__ = [
     "BertTrend",
     "ClsPooling",
     "ConcatPooling",
+    "Explanation",
     "FirstLastMean",
     "LastFourConcat",
     "LastFourSum",
@@ -52,4 +55,6 @@ __all__ = [
     "Vocabulary",
     "WarmupLinearDecay",
     "__version__",
+    "explain",
+    "word_vectors",
 ]

@@ -23,12 +23,14 @@ def test_ci_runs_the_readmes_test_command():
 
 def test_the_readmes_python_runs(minilm_installed, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 6
     checks = """
 assert seen["attention_scores"][0].shape == (1, 12, 16, 16)
 assert seen["attention_received"].shape == (1, 6, 12, 16)
 assert seen["encoder_outputs"][3].shape == seen["embedding_output"].shape == (1, 16, 384)
 assert seen["sentence_embedding"].shape == (1, 384)
+assert (explanation.anchor.text, explanation.related.text) == ("want", "i")
+assert (word, start, end, vector.shape) == ("bank", 22, 26, (50,))
 """
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks) + checks)
@@ -38,6 +40,7 @@ assert seen["sentence_embedding"].shape == (1, 384)
     )
     assert result.returncode == 0, result.stderr[-4000:]
     assert (tmp_path / "spam.keras").is_file()
+    assert (tmp_path / "apple.png").is_file()
     for folder in ("spam_saved_model", "my_bert", "my_preprocessing"):
         assert (tmp_path / folder / "saved_model.pb").is_file()
 
@@ -47,9 +50,9 @@ def test_the_readme_names_every_pooling():
     assert set(keras_bert_trend.POOLING_NAMES) <= set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE))
 
 
-@pytest.mark.parametrize("module", ["encoder.bert_encoder", "preprocessing.preprocessor", "layer"])
+@pytest.mark.parametrize("module", ["encoder.bert_encoder", "preprocessing.preprocessor", "layer", "explain", "words"])
 def test_docstring_examples(module, request):
-    if module == "layer":
+    if module in ("layer", "explain", "words"):
         request.getfixturevalue("minilm_installed")
     module = importlib.import_module(f"keras_bert_trend.{module}")
     import keras

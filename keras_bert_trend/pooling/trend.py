@@ -102,14 +102,11 @@ class TrendPooling(Pooling):
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`."""
         chosen = self.select(outputs, input_mask, input_word_ids)
-        first, last = outputs["embedding_output"], outputs["sequence_output"]
-        wide = wide_dtype(last)
-        first, last = ops.cast(first, wide), ops.cast(last, wide)
         if self.aggregation == "attention":
-            embedding = self._attention_weighted(first, last, chosen)
+            embedding = self._attention_weighted(*_first_and_last(outputs), chosen)
         else:
-            embedding = self._trend_at(chosen["anchor"], chosen["has_anchor"], first, last, chosen)
-            embedding = embedding + self._trend_at(chosen["related"], chosen["has_related"], first, last, chosen)
+            trends = self.trends(outputs, chosen)
+            embedding = trends["anchor"] + trends["related"]
         return ops.cast(embedding, outputs["sequence_output"].dtype)
 
     def select(self, outputs: Mapping, input_mask, input_word_ids) -> dict[str, Any]:
@@ -132,7 +129,7 @@ class TrendPooling(Pooling):
         candidates, continuation = self._candidates(input_mask, input_word_ids)
         rows, pieces = self._rows(outputs["attention_received"]), None
         if self.unit == "word":
-            pieces, candidates = _group_pieces(candidates, continuation)
+            pieces, candidates = group_pieces(candidates, continuation)
             rows = ops.matmul(rows, ops.cast(pieces, rows.dtype))
 
         length = ops.shape(rows)[-1]
@@ -157,6 +154,22 @@ class TrendPooling(Pooling):
             "votes": votes,
             "leaders": leaders,
             "runners_up": runners_up,
+        }
+
+    def trends(self, outputs: Mapping, chosen: Mapping) -> dict[str, Any]:
+        """Measure the change of the anchor and of the related word: step 4.
+
+        Args:
+            outputs: the encoder's outputs; `embedding_output` and `sequence_output` are read.
+            chosen: what `select` returned for them.
+
+        Returns:
+            dict with `anchor` and `related`, float32 (or float64) `(batch, hidden)`; zeros where there is no such word.
+        """
+        first, last = _first_and_last(outputs)
+        return {
+            name: self._trend_at(chosen[name], chosen[f"has_{name}"], first, last, chosen)
+            for name in ("anchor", "related")
         }
 
     def _candidates(self, input_mask, input_word_ids):
@@ -249,11 +262,24 @@ def _parse_kinds(token_kinds) -> np.ndarray:
     return kinds.astype(np.uint8)
 
 
-def _group_pieces(candidates, continuation):
-    """Return which candidates belong to the same word, bool `(batch, seq, seq)`, and each word's first piece.
+def _first_and_last(outputs):
+    """Return the embedding output and the last hidden states, in float32 or wider."""
+    wide = wide_dtype(outputs["sequence_output"])
+    return ops.cast(outputs["embedding_output"], wide), ops.cast(outputs["sequence_output"], wide)
+
+
+def group_pieces(candidates, continuation):
+    """Return which candidates belong to the same word, and each word's first piece.
 
     A word is a candidate that continues nothing, with the continuations that directly follow it. A continuation that
     follows no candidate begins a word itself.
+
+    Args:
+        candidates: which tokens may belong to a word, bool `(batch, seq)`.
+        continuation: which tokens continue one, bool `(batch, seq)`.
+
+    Returns:
+        bool `(batch, seq, seq)` and bool `(batch, seq)`.
     """
     before = ops.concatenate([ops.zeros_like(candidates[:, :1]), candidates[:, :-1]], axis=1)
     begins = ops.logical_and(candidates, ops.logical_not(ops.logical_and(continuation, before)))

@@ -202,6 +202,24 @@ class BertPreprocessor(keras.layers.Layer):
         tokens = self._get_tokenizer().tokenize(self.normalize(texts))
         return tokens.merge_dims(1, -1) if tokens.ragged_rank > 1 else tokens  # WordPiece: (batch, words, pieces)
 
+    def token_offsets(self, text: str) -> tuple[list[int | None], list[int | None]]:
+        """Find where the tokens of a text stand in it.
+
+        The characters that normalising changes or drops are followed back one by one, so that the offsets index the
+        text as it was given.
+
+        Args:
+            text: the text.
+
+        Returns:
+            The first character and the character after the last, of each token of `tokenize([text])`; `None` where
+            the token begins or ends inside a character ("ß" becomes "ss", and may be cut), and everywhere where the
+            characters cannot be followed.
+        """
+        from keras_bert_trend.preprocessing.offsets import find_offsets
+
+        return find_offsets(self, self._get_tokenizer(), text)
+
     def normalize(self, texts):
         """Lower-case and strip accents, with the ops that TF Hub's preprocessing models have; strings of any shape."""
         import tensorflow as tf

@@ -55,8 +55,12 @@ class SentencePieceVocabulary(Vocabulary):
         """Return the model in base64, since a configuration is JSON."""
         return base64.b64encode(self.model).decode("ascii")
 
+    def surface(self, token: str) -> str:
+        """Return a token's own characters, without the mark of the space before it: "▁the" → "the"."""
+        return token.removeprefix(_WORD_BEGINS)
+
     def _kind_of(self, token: str) -> int:
-        piece = token.removeprefix(_WORD_BEGINS)
+        piece = self.surface(token)
         # A space alone stands for no word; and punctuation continues none, though no space comes before it.
         if not piece or is_punctuation(piece):
             return PUNCTUATION

@@ -103,8 +103,12 @@ class Vocabulary:
         kinds = (SPECIAL if token in special else self._kind_of(token) for token in self.tokens)
         return np.fromiter(kinds, dtype=np.uint8, count=len(self.tokens))
 
+    def surface(self, token: str) -> str:
+        """Return a token's own characters, without the mark of how it joins the token before it: "##ing" → "ing"."""
+        return token.removeprefix("##") if len(token) > 2 else token
+
     def _kind_of(self, token: str) -> int:
-        piece = token.removeprefix("##") if len(token) > 2 else token
+        piece = self.surface(token)
         return (CONTINUATION if piece != token else 0) + (PUNCTUATION if is_punctuation(piece) else 0)
 
 
