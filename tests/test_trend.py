@@ -264,6 +264,20 @@ def test_attention_aggregation_against_numpy():
         np.testing.assert_allclose(got[row], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_states_of_almost_nothing_have_the_published_trend_and_a_bounded_gradient():
+    """A LayerNorm whose gain is 1e-33 makes them; MiniLM has two."""
+    first = np.array([[0.3, -2e-33, 5e-33, 1e-37, 3e-20]], "float32")
+    last = np.array([[6e-33, -0.7, 4e-33, 10.0, -1.0]], "float32")
+    states = tf.constant(first), tf.constant(last)
+    with tf.GradientTape() as tape:
+        tape.watch(states)
+        trend = TrendPooling(KINDS)._change(*states)
+    expected = np.log(last / first, where=last / first > 0, out=np.zeros_like(first))
+    np.testing.assert_allclose(to_numpy(trend), expected, rtol=1e-6)
+    for gradient in tape.gradient(trend, states):
+        assert np.abs(gradient).max() <= 1.01 / _EPSILON
+
+
 @given(st.integers(0, 10_000), st.sampled_from(["log_ratio", "asinh", "difference"]), st.integers(1, 5))
 @settings(max_examples=40, deadline=None)
 def test_padding_and_batch_order_change_nothing(seed, measure, extra):

@@ -18,8 +18,8 @@ MEASURES = ("log_ratio", "asinh", "difference")
 AGGREGATIONS = ("anchor_related", "attention")
 UNITS = ("token", "word")
 
-#: Smallest magnitude a hidden state counts with in the log ratio. A float32 hidden state of a LayerNorm is that small
-#: only where it is exactly zero, so no published value changes; without it the gradient, 1/H, would overflow.
+#: Smallest magnitude a hidden state counts with in the log ratio's *gradient*, 1/H, which would overflow otherwise (a
+#: LayerNorm with a gain of 1e-33 makes such states: MiniLM has two). The value is the published one whatever H is.
 _EPSILON = 1e-12
 
 
@@ -233,9 +233,12 @@ class TrendPooling(Pooling):
         defined = ops.sign(first) * ops.sign(last) > 0
         one = ops.ones_like(last)
         # The undefined elements must not reach the logarithm, or their gradient would be NaN: log(1 / 1) stands in.
-        numerator = ops.where(defined, ops.maximum(ops.abs(last), _EPSILON), one)
-        denominator = ops.where(defined, ops.maximum(ops.abs(first), _EPSILON), one)
-        return ops.log(numerator / denominator)
+        numerator, denominator = ops.where(defined, ops.abs(last), one), ops.where(defined, ops.abs(first), one)
+        ratio = numerator / denominator
+        defined = ops.logical_and(ratio > 0, ops.isfinite(ratio))  # it may leave the numbers that float32 has
+        exact = ops.log(ops.where(defined, ratio, one))
+        bounded = ops.log(ops.maximum(numerator, _EPSILON) / ops.maximum(denominator, _EPSILON))
+        return bounded + ops.stop_gradient(exact - bounded)  # the value of the one with the gradient of the other
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments; the token kinds as one digit a token."""
