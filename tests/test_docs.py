@@ -23,12 +23,15 @@ def test_ci_runs_the_readmes_test_command():
 
 def test_the_readmes_python_runs(minilm_installed, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     checks = """
 assert seen["attention_scores"][0].shape == (1, 12, 16, 16)
 assert seen["attention_received"].shape == (1, 6, 12, 16)
 assert seen["encoder_outputs"][3].shape == seen["embedding_output"].shape == (1, 16, 384)
 assert seen["sentence_embedding"].shape == (1, 384)
+assert vectors.shape == (3, 384) and chunk.shape == (2, 384)
+cosines = similarity(vectors)
+assert cosines[0, 2] > cosines[0, 1]
 """
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks) + checks)
@@ -47,9 +50,9 @@ def test_the_readme_names_every_pooling():
     assert set(keras_bert_trend.POOLING_NAMES) <= set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE))
 
 
-@pytest.mark.parametrize("module", ["encoder.bert_encoder", "preprocessing.preprocessor", "layer"])
+@pytest.mark.parametrize("module", ["encoder.bert_encoder", "preprocessing.preprocessor", "layer", "embed"])
 def test_docstring_examples(module, request):
-    if module == "layer":
+    if module in ("layer", "embed"):
         request.getfixturevalue("minilm_installed")
     module = importlib.import_module(f"keras_bert_trend.{module}")
     import keras
