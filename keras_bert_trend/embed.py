@@ -71,7 +71,7 @@ def embed(
         max_length: the most tokens a text may have; by default the layer's `sequence_length` or `max_length`, and for a
             handle all positions of the model.
         truncate: trim longer texts and warn once with their number. `False` refuses them.
-        show_progress: whether a progress bar is on stderr; `None` shows one where stderr is a terminal.
+        show_progress: whether a progress bar is on stderr; `None` shows one on a terminal and in a notebook.
         normalize: divide every vector by its Euclidean length (after `truncate_dim`); the zero vector stays.
         truncate_dim: keep the first so many dimensions only.
         precision: `"float32"`; `"float16"`; `"int8"`: every dimension's range cut into 255 steps; `"binary"`: one bit a
@@ -495,10 +495,13 @@ def _named_poolings(layer: BertTrend, pooling, separate: bool) -> dict[str, Any]
     names = [part.name if isinstance(part, Pooling) else str(part) for part in parts]
     if len(set(names)) < len(names):
         raise ValueError(f'`pooling` must have a name once each for output="dict", got {names}.')
-    parts = [tuple(part) if isinstance(part, list) else part for part in parts]
     for part in parts:  # says what is wrong before it is a key
         get_pooling(part, layer.preprocessor.vocabulary.token_kinds)
-    return dict(zip(names, parts, strict=True))
+    return dict(zip(names, map(_as_key, parts), strict=True))
+
+
+def _as_key(pooling):
+    return tuple(map(_as_key, pooling)) if isinstance(pooling, list | tuple) else pooling
 
 
 class _Function(NamedTuple):
@@ -652,19 +655,20 @@ def _quantized(vectors: np.ndarray, precision: str, ranges: np.ndarray | None) -
 @contextlib.contextmanager
 def _progress(show: bool | None, total: int | None) -> Iterator[Callable[[int], Any]]:
     """Show a progress bar on stderr, and give what advances it."""
-    if show is None:
-        show = sys.stderr is not None and sys.stderr.isatty()
+    from rich import console, progress
+
+    screen = console.Console(stderr=True)
+    if show is None:  # not `screen.is_terminal`: FORCE_COLOR makes a log one
+        show = screen.is_jupyter or (sys.stderr is not None and sys.stderr.isatty())
     if not show:
         yield lambda count: None
         return
-    from rich import console, progress
-
     columns = (
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=console.Console(stderr=True)) as bar:
+    with progress.Progress(*columns, console=screen) as bar:
         task = bar.add_task("Embedding", total=total)
         yield lambda count: bar.advance(task, count)

@@ -130,6 +130,8 @@ def test_poolings_override_the_layers_own(layer):
     np.testing.assert_allclose(both, np.concatenate(list(apart.values()), axis=1), atol=1e-6)
     own = embed(SENTENCES, layer, pooling=ClsPooling())
     np.testing.assert_allclose(own, apart["cls"], atol=1e-6)
+    nested = embed(SENTENCES, layer, pooling=[["cls"], "smooth_trend"])
+    np.testing.assert_allclose(nested, both, atol=1e-6)
     assert list(embed(SENTENCES, layer, output="dict")) == [layer.pooling.name]
 
 
@@ -198,6 +200,16 @@ class Series:
 )
 def test_any_holder_of_texts(hold, layer):
     np.testing.assert_array_equal(embed(hold(SENTENCES), layer), embed(SENTENCES, layer))
+
+
+def test_pandas(layer):
+    pandas = pytest.importorskip("pandas")
+    series = pandas.Series(SENTENCES, index=range(10, 10 + len(SENTENCES)))
+    np.testing.assert_array_equal(embed(series, layer), embed(SENTENCES, layer))
+    with pytest.raises(ValueError, match="position 1 is"):
+        embed(pandas.Series(["bank", None]), layer)
+    with pytest.raises(ValueError, match=r"one dimension, got shape \(6, 1\)"):
+        embed(series.to_frame(), layer)
 
 
 def test_a_string_tensor(layer):
