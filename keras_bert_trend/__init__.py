@@ -6,6 +6,7 @@
 Importing this package imports Keras, not TensorFlow: token ids work under every Keras backend.
 """
 
+from keras_bert_trend.embed import embed, embed_stream, similarity
 from keras_bert_trend.encoder import BertConfig, BertEncoder
 from keras_bert_trend.explain import Explanation, explain
 from keras_bert_trend.layer import BertTrend
@@ -55,6 +56,9 @@ __all__ = [
     "Vocabulary",
     "WarmupLinearDecay",
     "__version__",
+    "embed",
+    "embed_stream",
     "explain",
+    "similarity",
     "word_vectors",
 ]

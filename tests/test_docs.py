@@ -23,7 +23,7 @@ def test_ci_runs_the_readmes_test_command():
 
 def test_the_readmes_python_runs(minilm_installed, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     checks = """
 assert seen["attention_scores"][0].shape == (1, 12, 16, 16)
 assert seen["attention_received"].shape == (1, 6, 12, 16)
@@ -31,6 +31,9 @@ assert seen["encoder_outputs"][3].shape == seen["embedding_output"].shape == (1,
 assert seen["sentence_embedding"].shape == (1, 384)
 assert (explanation.anchor.text, explanation.related.text) == ("want", "i")
 assert (word, start, end, vector.shape) == ("bank", 22, 26, (50,))
+assert vectors.shape == (3, 384) and chunk.shape == (2, 384)
+cosines = similarity(vectors)
+assert cosines[0, 2] > cosines[0, 1]
 """
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks) + checks)
@@ -50,9 +53,11 @@ def test_the_readme_names_every_pooling():
     assert set(keras_bert_trend.POOLING_NAMES) <= set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE))
 
 
-@pytest.mark.parametrize("module", ["encoder.bert_encoder", "preprocessing.preprocessor", "layer", "explain", "words"])
+@pytest.mark.parametrize(
+    "module", ["encoder.bert_encoder", "preprocessing.preprocessor", "layer", "embed", "explain", "words"]
+)
 def test_docstring_examples(module, request):
-    if module in ("layer", "explain", "words"):
+    if module in ("layer", "embed", "explain", "words"):
         request.getfixturevalue("minilm_installed")
     module = importlib.import_module(f"keras_bert_trend.{module}")
     import keras
