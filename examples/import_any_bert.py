@@ -74,8 +74,11 @@ def show_attention(layer, text) -> None:
 
 def write_back(layer, folder) -> None:
     """Export encoder and preprocessing with TF Hub's interfaces, and show that the encoder reads back the same."""
-    layer.encoder.export_text_encoder(folder / "encoder", layer.preprocessor, overwrite=True)
-    layer.preprocessor.export_text_preprocessing(folder / "preprocessing", overwrite=True)
+    try:
+        layer.encoder.export_text_encoder(folder / "encoder", layer.preprocessor)
+        layer.preprocessor.export_text_preprocessing(folder / "preprocessing")
+    except FileExistsError as error:
+        sys.exit(f"{error} Nothing was overwritten.")
     again, expected = BertEncoder.from_handle(folder / "encoder").named_weights(), layer.encoder.named_weights()
     same = all(np.array_equal(again[name], array) for name, array in expected.items())
     print(f"\nwrote {folder / 'encoder'} and {folder / 'preprocessing'}; read back, the weights are the same: {same}")

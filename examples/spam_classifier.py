@@ -50,6 +50,7 @@ def main() -> None:
         batches(train, arguments.batch_size, shuffle=True),
         validation_data=batches(validation, arguments.batch_size),
         epochs=arguments.epochs,
+        shuffle=False,  # the dataset does it
     )
     report(test, predict(model, test[0]), train[0])
 

@@ -46,7 +46,7 @@ def write_text_encoder(
             encoder.do_lower_case = tf.Variable(lower_case, trainable=False, name="do_lower_case")
         # What can be called later is what is traced now.
         for training in (True, False):
-            encoder.__call__.get_concrete_function(_INPUTS, training)
+            encoder.__call__.get_concrete_function(_INPUTS, training, None)
             encoder.call_with_attention.get_concrete_function(_INPUTS, training)
         tf.saved_model.save(encoder, folder, signatures={"serving_default": encoder.serve})
 
@@ -58,7 +58,8 @@ def write_text_preprocessing(path: str, preprocessor, sequence_length: int, over
         pieces = [tf.RaggedTensorSpec([None, None], tf.int32), tf.RaggedTensorSpec([None, None, None], tf.int32, 2)]
         for spec in pieces:
             for segments in ([spec], [spec, spec]):
-                root.bert_pack_inputs.get_concrete_function(segments, tf.TensorSpec([], tf.int32))
+                for length in (tf.TensorSpec([], tf.int32), None):
+                    root.bert_pack_inputs.get_concrete_function(segments, length)
         tf.saved_model.save(root, folder, signatures={"serving_default": root.serve})
 
 
@@ -110,7 +111,7 @@ class _TextEncoder(_Saved):
         self.regularization_losses = []
 
     @tf.function
-    def __call__(self, inputs, training=False):
+    def __call__(self, inputs, training=False, mask=None):  # Keras's own exports take `mask` too; none uses it
         outputs = self._encode(inputs, training)
         return {name: value for name, value in outputs.items() if not name.startswith("attention")}
 
@@ -244,8 +245,8 @@ class _TextPreprocessing(_Saved):
         return self._pack([self.tokenize(sentences)], self._sequence_length)
 
     @tf.function
-    def bert_pack_inputs(self, inputs, seq_length):
-        return self._pack(inputs, seq_length)
+    def bert_pack_inputs(self, inputs, seq_length=None):
+        return self._pack(inputs, self._sequence_length if seq_length is None else seq_length)
 
     def _pack(self, segments, length):
         ids = self.tokenize.special_ids

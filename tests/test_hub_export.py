@@ -81,7 +81,7 @@ class TestEncoder:
         inputs = {name: tf.constant(recorded[name]) for name in INPUT_NAMES}
         first, again = (model(inputs, training=True)["sequence_output"] for _ in range(2))
         assert np.abs(first - again).max() > 0.1  # dropout acts
-        np.testing.assert_array_equal(model(inputs)["sequence_output"], model(inputs)["sequence_output"])
+        np.testing.assert_array_equal(model(inputs)["sequence_output"], model(inputs, False, None)["sequence_output"])
 
         def loss():
             return tf.reduce_mean(tf.square(model(inputs)["pooled_output"] - 0.5))
@@ -133,6 +133,7 @@ class TestPreprocessing:
             "single20": model(tf.constant(recorded["sentences"])),
             "pair12": model.bert_pack_inputs([first, second], seq_length=12),
             "pair32": model.bert_pack_inputs([first.merge_dims(1, 2), second.merge_dims(1, 2)], tf.constant(32)),
+            "pair20": model.bert_pack_inputs([first, second]),
             "special": model.tokenize.get_special_tokens_dict(),
         }
         print(json.dumps(tf.nest.map_structure(lambda tensor: tensor.numpy().tolist(), results)))
@@ -145,6 +146,8 @@ class TestPreprocessing:
                 np.testing.assert_array_equal(got["pair12"][name], expected[f"pair12_{name}"])
                 np.testing.assert_array_equal(got["pair32"][name], expected[f"pair32_{name}"])
         layer = BertPreprocessor.from_handle(V4, sequence_length=20)
+        pairs = layer(tuple(list(column) for column in zip(*recorded["pairs"], strict=True)))
+        np.testing.assert_array_equal(got["pair20"]["input_word_ids"], pairs["input_word_ids"])
         np.testing.assert_array_equal(got["single20"]["input_word_ids"], layer(recorded["sentences"])["input_word_ids"])
 
     @pytest.mark.parametrize("handle", [V4, SPIECE], ids=["wordpiece", "sentencepiece"])

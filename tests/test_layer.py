@@ -413,7 +413,7 @@ class TestErrors:
 
     def test_longer_text_than_the_model(self):
         layer = make("mean", sequence_length=None)
-        with pytest.raises(ValueError, match="more tokens than the 64 positions"):
+        with pytest.raises(ValueError, match="more tokens than max_length=64"):
             layer(["bank of the river " * 30])
         assert make("mean", sequence_length=None, truncate=True)(["bank of the river " * 30]).shape == (1, 32)
 

@@ -88,7 +88,7 @@ def test_a_longer_text_than_the_model_is_refused(vocabulary):
     layer = preprocessor(vocabulary, sequence_length=None, max_length=6)
     fits, too_long = ["bank of the river"], ["bank of the river", "bank of the river is good"]
     assert layer(fits)["input_word_ids"].shape == (1, 6)
-    message = "more tokens than the 6 positions of the model.*truncate=True"
+    message = "more tokens than max_length=6.*truncate=True"
     with pytest.raises(ValueError, match=message):
         layer(too_long)
     in_graph = tf.function(layer.__call__)
@@ -123,6 +123,8 @@ class TestErrors:
             (tf.constant([1, 2]), "dtype int32"),
             (tf.constant([["a"]]), r"rank 1.*\(1, 1\)"),
             ((["a"], ["b"], ["c"]), "got a tuple of 3"),
+            ([["a", "b"], ["c", "d"]], r"list of lists.*\(firsts, seconds\)"),
+            ((["a", "b"], ["c"]), "got 2 and 1 texts"),
         ],
     )
     def test_input(self, vocabulary, wrong, message):

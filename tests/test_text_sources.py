@@ -140,7 +140,10 @@ class TestSentencePiece:
     def test_albert_from_text_to_vector_in_a_fresh_process(self, recorded_pieces, tmp_path):
         """Trend pooling and all, exported and served where only TensorFlow and TF.Text are imported."""
         layer = BertTrend(
-            fixture_folder("albert") / "saved_model", pooling=["trend", "mean"], vocabulary=SPIECE, trainable=False
+            fixture_folder("albert") / "saved_model",
+            pooling=["smooth_trend", "mean"],
+            vocabulary=SPIECE,
+            trainable=False,
         )
         text = keras.Input((), dtype="string")
         model = keras.Model(text, layer(text))
@@ -205,3 +208,8 @@ def test_files_as_vocabularies(vocabulary):
     assert load_text_source(V4).lower_case is True
     with pytest.raises(ValueError, match="does not exist"):
         load_text_source("nowhere/vocab.txt")
+
+
+def test_the_vocabulary_of_an_encoder_that_is_not_supported():
+    source = load_text_source(fixture_folder("talking_heads") / "saved_model")
+    assert (len(source.vocabulary), source.lower_case) == (177, True)

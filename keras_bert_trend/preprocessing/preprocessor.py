@@ -20,9 +20,9 @@ class BertPreprocessor(keras.layers.Layer):
     """Strings, or pairs of strings, to `input_word_ids`, `input_mask` and `input_type_ids`.
 
     The tokens are those of TensorFlow Text's `BertTokenizer`, or of `SentencepieceTokenizer` where the vocabulary is a
-    SentencePiece model (ALBERT): what the preprocessing models on TF Hub compute. A text
-    becomes `[CLS] a [SEP]`, a pair `[CLS] a [SEP] b [SEP]` with type ids 0 and 1. Where a pair is too long the segments
-    are trimmed in turns (round robin), so that neither is lost.
+    SentencePiece model (ALBERT): what the preprocessing models on TF Hub compute. A text becomes `[CLS] a [SEP]`, a
+    pair `[CLS] a [SEP] b [SEP]` with type ids 0 and 1. Where a pair is too long the segments are trimmed in turns
+    (round robin), so that neither is lost.
 
     The layer works inside a model, in `tf.data.Dataset.map`, and exported. Text needs TensorFlow: under another Keras
     backend use `preprocess`, which takes and returns TensorFlow tensors whatever the backend is.
@@ -189,8 +189,8 @@ class BertPreprocessor(keras.layers.Layer):
         import tensorflow as tf
 
         message = (
-            f"A text has more tokens than the {self.max_length} positions of the model. Set "
-            f"sequence_length={self.max_length} (or less) or truncate=True, or split the text."
+            f"A text has more tokens than max_length={self.max_length}, which is the model's length unless it was set. "
+            f"Set sequence_length={self.max_length} (or less) or truncate=True, or split the text."
         )
         if not tf.executing_eagerly():
             tf.debugging.assert_less_equal(longest, tf.constant(self.max_length, longest.dtype), message=message)
@@ -308,6 +308,9 @@ def to_string_tensors(inputs):
     """
     if isinstance(inputs, str | bytes):
         raise ValueError(f"`inputs` must be a batch of strings: pass [{inputs!r}] instead of {inputs!r}.")
+    if isinstance(inputs, list) and inputs and all(isinstance(element, list | tuple) for element in inputs):
+        # `[[q1, a1], [q2, a2]]` and `[questions, answers]` look the same: with two pairs nothing would tell.
+        raise ValueError("`inputs` is a list of lists: give pairs as a tuple of two batches, (firsts, seconds).")
     if isinstance(inputs, list | tuple):
         if all(hasattr(element, "shape") or isinstance(element, list | tuple) for element in inputs) and inputs:
             if len(inputs) != 2:
@@ -344,6 +347,9 @@ def _as_segments(inputs) -> list:
             raise ValueError(f"`inputs` must be strings, got dtype {dtype}.")
         if len(segment.shape) != 1:
             raise ValueError(f"`inputs` must have rank 1, (batch,), got shape {tuple(segment.shape)}.")
+    sizes = [segment.shape[0] for segment in segments if segment.shape[0] is not None]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"The two segments of pairs must be as many, got {sizes[0]} and {sizes[1]} texts.")
     return segments
 
 

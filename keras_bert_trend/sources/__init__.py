@@ -71,11 +71,12 @@ def load_text_source(handle: str | os.PathLike) -> TextSource:
     path = path if path == "minilm" else resolve_handle(path)
     if os.path.isfile(os.path.join(path, "saved_model.pb")):
         from keras_bert_trend.sources.saved_model import SavedModelFiles
+        from keras_bert_trend.sources.tf_hub import read_tf_hub_text
         from keras_bert_trend.sources.tf_hub_preprocessing import is_preprocessing, read_tf_hub_preprocessing
 
         with reading(path):
-            if is_preprocessing(SavedModelFiles(path)):
-                return read_tf_hub_preprocessing(path)
+            read = read_tf_hub_preprocessing if is_preprocessing(SavedModelFiles(path)) else read_tf_hub_text
+            return read(path)
     return load_source(path)
 
 

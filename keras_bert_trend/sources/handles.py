@@ -32,7 +32,7 @@ HANDLE_FORMS = (
     "gs:// folder."
 )
 BY_HAND = (
-    "Or download the model by hand and give its folder or its .tar.gz, or use "
+    "You can download the model by hand and give its folder or its .tar.gz, or use "
     '"kaggle:owner/model/framework/variation" (`pip install kagglehub`).'
 )
 

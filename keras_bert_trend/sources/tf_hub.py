@@ -13,6 +13,7 @@ from keras_bert_trend.sources.saved_model import SavedModelFiles
 from keras_bert_trend.sources.source import (
     LazyWeights,
     Source,
+    TextSource,
     UnsupportedArchitectureError,
     read_bytes,
     read_vocabulary_file,
@@ -54,6 +55,16 @@ def read_tf_hub_model(path: str) -> Source:
         lower_case=_lower_case(files),
         origin=path,
     )
+
+
+def read_tf_hub_text(path: str) -> TextSource:
+    """Read only how an encoder's texts become ids, whatever its architecture is.
+
+    Raises:
+        ValueError: the folder is no readable TF2 SavedModel.
+    """
+    files = SavedModelFiles(path)
+    return TextSource(vocabulary=_vocabulary(files), lower_case=_lower_case(files), origin=path)
 
 
 def _weights(files: SavedModelFiles, variables: dict[str, int]) -> LazyWeights:
@@ -106,7 +117,9 @@ class _EncoderReader:
         self._constants: dict[str, set] = {"activation": set(), "LayerNorm epsilon": set(), "mask constant": set()}
         self._arguments: dict[str, str] = {}
         if not self.graph.variables:
-            raise self._unsupported("its outputs depend on no variables; is it a preprocessing model?")
+            raise self._unsupported(
+                "its outputs depend on no variables (preprocessing models are for BertPreprocessor.from_handle)"
+            )
         try:
             self.config = self._read()
         except MismatchError as error:
