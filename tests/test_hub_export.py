@@ -59,6 +59,21 @@ class TestEncoder:
         for name, array in any_encoder.named_weights().items():
             np.testing.assert_array_equal(read.weights[name], array, err_msg=name)
 
+    @pytest.mark.parametrize(
+        "sizes",
+        [
+            {"hidden_size": 512, "num_heads": 8, "intermediate_size": 2048, "num_layers": 12},
+            {"hidden_size": 768, "num_heads": 12, "embedding_size": 128, "share_layers": True, "num_layers": 12},
+            {"hidden_size": 128, "num_heads": 2, "intermediate_size": 512, "num_layers": 24},
+        ],
+        ids=["wide", "albert", "deep"],
+    )
+    def test_rounding_in_many_wide_blocks_is_no_difference(self, tmp_path, sizes):
+        """The reader computes the graph in float32: what adds up in real sizes must not look like another model."""
+        config = BertConfig(vocab_size=200, max_position_embeddings=32, **{"intermediate_size": 3072, **sizes})
+        BertEncoder(config).export_text_encoder(tmp_path / "model")
+        assert load_source(tmp_path / "model").config == config
+
     def test_gives_the_same_outputs_to_plain_hub_load(self, any_encoder, tmp_path):
         import tensorflow_hub
 
