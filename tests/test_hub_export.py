@@ -30,8 +30,9 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(params=VARIANTS.values(), ids=VARIANTS)
-def any_encoder(request):
+@pytest.fixture(scope="module", params=VARIANTS.values(), ids=VARIANTS)
+def any_export(request, tmp_path_factory):
+    """An encoder, and the folder that it was exported to."""
     encoder = BertEncoder(dataclasses.replace(SMALL, **{"embedding_size": None, **request.param}))
     generator = np.random.default_rng(0)  # fresh weights have biases of zero, which could be exchanged unseen
     encoder.set_named_weights(
@@ -40,7 +41,9 @@ def any_encoder(request):
             for name, array in encoder.named_weights().items()
         }
     )
-    return encoder
+    folder = tmp_path_factory.mktemp("export") / "model"
+    encoder.export_text_encoder(folder)
+    return encoder, folder
 
 
 @pytest.fixture
@@ -52,21 +55,20 @@ def exported(tmp_path):
 
 
 class TestEncoder:
-    def test_reads_back_as_the_same_model(self, any_encoder, tmp_path):
-        any_encoder.export_text_encoder(tmp_path / "model")
-        read = load_source(tmp_path / "model")
-        assert read.config == any_encoder.config
-        for name, array in any_encoder.named_weights().items():
+    def test_reads_back_as_the_same_model(self, any_export):
+        encoder, folder = any_export
+        read = load_source(folder)
+        assert read.config == encoder.config
+        for name, array in encoder.named_weights().items():
             np.testing.assert_array_equal(read.weights[name], array, err_msg=name)
 
     @pytest.mark.parametrize(
         "sizes",
         [
-            {"hidden_size": 512, "num_heads": 8, "intermediate_size": 2048, "num_layers": 12},
+            {"hidden_size": 512, "num_heads": 8, "intermediate_size": 2048, "num_layers": 8},
             {"hidden_size": 768, "num_heads": 12, "embedding_size": 128, "share_layers": True, "num_layers": 12},
-            {"hidden_size": 128, "num_heads": 2, "intermediate_size": 512, "num_layers": 24},
         ],
-        ids=["wide", "albert", "deep"],
+        ids=["wide", "albert"],
     )
     def test_rounding_in_many_wide_blocks_is_no_difference(self, tmp_path, sizes):
         """The reader computes the graph in float32: what adds up in real sizes must not look like another model."""
@@ -74,13 +76,13 @@ class TestEncoder:
         BertEncoder(config).export_text_encoder(tmp_path / "model")
         assert load_source(tmp_path / "model").config == config
 
-    def test_gives_the_same_outputs_to_plain_hub_load(self, any_encoder, tmp_path):
+    def test_gives_the_same_outputs_to_plain_hub_load(self, any_export):
         import tensorflow_hub
 
-        any_encoder.export_text_encoder(tmp_path / "model")
-        model = tensorflow_hub.load(str(tmp_path / "model"))
+        encoder, folder = any_export
+        model = tensorflow_hub.load(str(folder))
         inputs = random_inputs(SMALL, [9, 4, 1], 12)
-        expected = any_encoder(inputs, return_attention_scores=True, return_attention_received=True)
+        expected = encoder(inputs, return_attention_scores=True, return_attention_received=True)
         tensors = {name: tf.constant(array) for name, array in inputs.items()}
         got, everything = model(tensors), model.call_with_attention(tensors, training=False)
         assert set(expected) - set(got) == {"attention_scores", "attention_received"}
