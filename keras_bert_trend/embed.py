@@ -22,6 +22,7 @@ import numpy as np
 
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import Pooling, get_pooling
+from keras_bert_trend.tokenized import as_layer
 
 _WINDOW = 4096  # texts that are sorted together: enough that a batch's lengths differ by little
 _WINDOW_BYTES = 2**24  # and fewer where texts are books
@@ -358,7 +359,7 @@ class _TextEncoder:
 
     def __init__(self, model, pooling, separate, batch_size, max_length, truncate, jit_compile) -> None:
         _check_count("batch_size", batch_size)
-        layer = _as_layer(model)
+        layer = as_layer(model, truncate=True, argument="model")
         self.preprocessor = layer.preprocessor
         self.limit = _longest(layer, max_length)
         self.batch_size, self.truncate = batch_size, truncate
@@ -456,17 +457,6 @@ class _TextEncoder:
                 result[batch.rows] = keras.ops.convert_to_numpy(vectors)[: len(batch.rows)]
             advance(len(batch.rows))
         return results
-
-
-def _as_layer(model) -> BertTrend:
-    if isinstance(model, str | os.PathLike):
-        # Nothing is trained here, and lengths are `embed`'s own business.
-        return BertTrend(model, sequence_length=None, truncate=True, trainable=False)
-    if not isinstance(model, BertTrend):
-        raise ValueError(f"`model` must be a handle or a BertTrend layer, got {type(model).__name__}.")
-    if model.preprocessor is None:
-        raise ValueError("This BertTrend has no preprocessor and takes token ids only: give it one to embed texts.")
-    return model
 
 
 def _longest(layer: BertTrend, max_length: int | None) -> int:

@@ -110,8 +110,15 @@ def as_texts(text_or_texts: str | Sequence[str]) -> tuple[list[str], bool]:
     return texts, single
 
 
-def as_layer(handle_or_layer: BertTrend | str | os.PathLike, truncate: bool) -> BertTrend:
+def as_layer(
+    handle_or_layer: BertTrend | str | os.PathLike, truncate: bool, argument: str = "handle_or_layer"
+) -> BertTrend:
     """Return a layer that takes texts: the one given, or a new one with the encoder that the handle names.
+
+    Args:
+        handle_or_layer: a handle or a layer.
+        truncate: whether a new layer trims texts that are longer than the model.
+        argument: what the caller's user knows it by, for messages.
 
     Raises:
         ValueError: it is neither, or the layer takes token ids only.
@@ -119,7 +126,7 @@ def as_layer(handle_or_layer: BertTrend | str | os.PathLike, truncate: bool) -> 
     if isinstance(handle_or_layer, str | os.PathLike):
         return BertTrend(handle_or_layer, sequence_length=None, truncate=truncate, trainable=False)
     if not isinstance(handle_or_layer, BertTrend):
-        raise ValueError(f"`handle_or_layer` must be a handle or a BertTrend layer, got {handle_or_layer!r}.")
+        raise ValueError(f"`{argument}` must be a handle or a BertTrend layer, got {type(handle_or_layer).__name__}.")
     if handle_or_layer.preprocessor is None:
         raise ValueError("This BertTrend has no preprocessor: it knows no text, only token ids.")
     return handle_or_layer

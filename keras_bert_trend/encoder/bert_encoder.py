@@ -299,9 +299,9 @@ class BertEncoder(keras.layers.Layer):
         Raises:
             ValueError: a name is missing or unknown, a shape does not fit, or an array holds NaN or infinity.
         """
-        _check_names(weights, self.config.weight_shapes())
-        thirds: dict[int, dict[int, np.ndarray]] = {}
         shapes = self.config.weight_shapes()
+        _check_names(weights, shapes)
+        thirds: dict[int, dict[int, np.ndarray]] = {}
         for name, target in self._named_variables().items():
             variable, third = target if isinstance(target, tuple) else (target, None)
             array = checked_array(name, weights[name], shapes[name])

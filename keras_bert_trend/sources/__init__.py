@@ -75,8 +75,8 @@ def load_text_source(handle: str | os.PathLike) -> TextSource:
         from keras_bert_trend.sources.tf_hub_preprocessing import is_preprocessing, read_tf_hub_preprocessing
 
         with reading(path):
-            read = read_tf_hub_preprocessing if is_preprocessing(SavedModelFiles(path)) else read_tf_hub_text
-            return read(path)
+            files = SavedModelFiles(path)
+            return read_tf_hub_preprocessing(files) if is_preprocessing(files) else read_tf_hub_text(files)
     return load_source(path)
 
 

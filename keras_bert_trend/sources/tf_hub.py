@@ -57,14 +57,13 @@ def read_tf_hub_model(path: str) -> Source:
     )
 
 
-def read_tf_hub_text(path: str) -> TextSource:
+def read_tf_hub_text(files: SavedModelFiles) -> TextSource:
     """Read only how an encoder's texts become ids, whatever its architecture is.
 
     Raises:
-        ValueError: the folder is no readable TF2 SavedModel.
+        ValueError: the vocabulary or the casing is there, but cannot be read.
     """
-    files = SavedModelFiles(path)
-    return TextSource(vocabulary=_vocabulary(files), lower_case=_lower_case(files), origin=path)
+    return TextSource(vocabulary=_vocabulary(files), lower_case=_lower_case(files), origin=files.path)
 
 
 def _weights(files: SavedModelFiles, variables: dict[str, int]) -> LazyWeights:

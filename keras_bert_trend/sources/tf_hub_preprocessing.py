@@ -12,20 +12,19 @@ _SENTENCEPIECE = ("SentencepieceTokenizeOp", "SentencepieceTokenizeWithOffsetsOp
 _ACCENTS = rb"\p{Mn}"
 
 
-def read_tf_hub_preprocessing(path: str) -> TextSource:
+def read_tf_hub_preprocessing(files: SavedModelFiles) -> TextSource:
     """Read a preprocessing model: strings in, the encoder's three inputs out.
 
     The ops between the strings and the tokens say what is done to them: `CaseFoldUTF8` lower-cases, `NormalizeUTF8`
     with the removal of non-spacing marks strips accents, the tokenizer's op tells WordPiece from SentencePiece.
 
     Args:
-        path: the SavedModel folder.
+        files: the SavedModel.
 
     Raises:
-        ValueError: the folder is no readable TF2 SavedModel, or its vocabulary is missing.
+        ValueError: its functions cannot be read, or its vocabulary is missing.
         UnsupportedArchitectureError: it is one, but cuts texts into tokens in another way.
     """
-    files = SavedModelFiles(path)
     graph = Dataflow(files, files.function_for_inference())
     if graph.select(_WORDPIECE):
         vocabulary = _wordpiece_vocabulary(files, graph)
@@ -33,16 +32,16 @@ def read_tf_hub_preprocessing(path: str) -> TextSource:
         vocabulary = _sentencepiece_model(files)
     else:
         raise UnsupportedArchitectureError(
-            f"{path!r} is not a preprocessing model that this package reproduces: {_what_it_does_instead(graph)}. "
-            "Supported are those of TF Hub that use BertTokenizer or SentencepieceTokenizer. Give the model's "
-            "vocab.txt as `vocabulary`, and `lower_case`."
+            f"{files.path!r} is not a preprocessing model that this package reproduces: "
+            f"{_what_it_does_instead(graph)}. Supported are those of TF Hub that use BertTokenizer or "
+            "SentencepieceTokenizer. Give the model's vocab.txt as `vocabulary`, and `lower_case`."
         )
     return TextSource(
         vocabulary=vocabulary,
         lower_case=bool(graph.select("CaseFoldUTF8")),
         strip_accents=_strips_accents(files, graph),
         sequence_length=_sequence_length(files),
-        origin=path,
+        origin=files.path,
     )
 
 
