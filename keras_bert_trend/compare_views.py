@@ -145,7 +145,7 @@ def _draw_baseline(axes: Axes, comparison: PoolingComparison) -> str:
     """Draw the baseline where it does not squeeze the poolings into a corner, and say where it is."""
     low, high = axes.get_xlim()
     baseline = comparison.means[BASELINE]
-    if baseline < low - (high - low):
+    if baseline < low - 0.2 * (high - low):
         return "to the left of what is drawn"
     axes.axvline(baseline, color="black", linestyle="--", linewidth=0.8)
     return "the dashed line"

@@ -128,19 +128,20 @@ def _score_fold(features, y, train, test, positive, inverse_regularization) -> t
     from sklearn.metrics import accuracy_score, f1_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     if features is None:
         features, classifier = np.zeros((len(y), 1)), DummyClassifier(strategy="most_frequent")
     else:
         logistic_regression = LogisticRegression(C=inverse_regularization, max_iter=MAX_ITERATIONS)
         classifier = make_pipeline(StandardScaler(), logistic_regression)
-    with warnings.catch_warnings(record=True) as caught:
+    # One thread: the products are so small that BLAS' threads wait for each other most of the time.
+    with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
         warnings.simplefilter("always", ConvergenceWarning)
-        classifier.fit(features[train], y[train])
+        predicted = classifier.fit(features[train], y[train]).predict(features[test])
     others = [warning for warning in caught if not issubclass(warning.category, ConvergenceWarning)]
     for warning in others:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    predicted = classifier.predict(features[test])
     if positive is None:
         score = f1_score(y[test], predicted, average="macro", zero_division=0)
     else:
