@@ -156,6 +156,8 @@ def corrected_resampled_t_test(differences: np.ndarray, test_share: float) -> fl
         differences: one for every test part, `(n,)`, n ≥ 2.
         test_share: a test part's size divided by that of its training part.
 
+    Where all differences are the same there is no variance to test by: p is 1 if they are zero, else 0.
+
     Source: Nadeau and Bengio 2003, §5; see `compare_poolings`.
     """
     from scipy import stats
