@@ -6,6 +6,7 @@
 Importing this package imports Keras, not TensorFlow: token ids work under every Keras backend.
 """
 
+from keras_bert_trend.compare import PoolingComparison, compare_poolings
 from keras_bert_trend.embed import embed, embed_stream, similarity
 from keras_bert_trend.encoder import BertConfig, BertEncoder
 from keras_bert_trend.explain import Explanation, explain
@@ -50,12 +51,14 @@ __all__ = [
     "MeanStdPooling",
     "PoolerPooling",
     "Pooling",
+    "PoolingComparison",
     "SecondToLast",
     "TrendPooling",
     "UnsupportedArchitectureError",
     "Vocabulary",
     "WarmupLinearDecay",
     "__version__",
+    "compare_poolings",
     "embed",
     "embed_stream",
     "explain",
