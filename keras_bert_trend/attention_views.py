@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_bert_trend.showing import display_width, new_figure, one_line, shortened
+from keras_bert_trend.showing import display_width, new_figure, one_line, shortened, with_fonts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +45,7 @@ def to_figure(seen: AttentionMap, layer: int, head: int | None) -> Figure:
         border = seen.segments.index(1) - 0.5
         axes.axhline(border, color="grey", linewidth=0.8)
         axes.axvline(border, color="grey", linewidth=0.8)
-    return figure
+    return with_fonts(figure)
 
 
 def to_overview(seen: AttentionMap) -> Figure:
@@ -71,7 +71,7 @@ def to_overview(seen: AttentionMap) -> Figure:
     axes.spines[:].set_visible(False)
     axes.set_title("In each square: lines look, columns are looked at", fontsize="medium")
     _add_colour_bar(figure, image)
-    return figure
+    return with_fonts(figure)
 
 
 def _scale(highest: float):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_bert_trend.showing import aligned, display_width, new_figure, one_line, shortened
+from keras_bert_trend.showing import aligned, display_width, new_figure, one_line, shortened, with_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -161,13 +161,13 @@ def to_figure(explanation: Explanation, top: int) -> Figure:
     figure.suptitle(shortened(one_line(explanation.text), int(9 * (map_width + 5))), parse_math=False)
     if not words:
         figure.text(0.5, 0.35, _EDGES["empty"], ha="center", va="center")
-        return figure
+        return with_fonts(figure)
     grid = figure.add_gridspec(2, 2, width_ratios=[map_width + 1.2, 3.2], height_ratios=[map_height, 1.2])
     heat = figure.add_subplot(grid[0, 0])
     _draw_rows(heat, explanation)
     _draw_votes(figure.add_subplot(grid[1, 0], sharex=heat), explanation)
     _draw_trends(figure, grid[:, 1], explanation, top)
-    return figure
+    return with_fonts(figure)
 
 
 def _draw_rows(axes: Axes, explanation: Explanation) -> None:

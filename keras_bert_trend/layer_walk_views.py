@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_bert_trend.showing import aligned, new_figure, one_line, shortened
+from keras_bert_trend.showing import aligned, new_figure, one_line, shortened, with_fonts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ def to_figure(walk: LayerWalk) -> Figure:
     figure.suptitle(shortened(one_line(walk.text), int(9 * (3 * width + 3))), parse_math=False)
     if not words:
         figure.text(0.5, 0.35, _notes(walk)[0], ha="center", va="center")
-        return figure
+        return with_fonts(figure)
     lowest = min(0.0, float(walk.cosines.min()), float(walk.cosines_to_start.min()))
     columns = figure.subplots(1, 3, sharey=True)
     titles = ("length of the step", "cosine with the layer before", "cosine with layer 0")
@@ -95,4 +95,4 @@ def to_figure(walk: LayerWalk) -> Figure:
         axes.tick_params(axis="y", left=False)
     labels, step = [shortened(word.text, 24) for word in walk.words], -(-words // _LABELS)
     columns[0].set_yticks(range(0, words, step), labels[::step], parse_math=False)
-    return figure
+    return with_fonts(figure)

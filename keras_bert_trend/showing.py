@@ -13,6 +13,26 @@ from keras_bert_trend.tokenized import Word
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# For what DejaVu Sans, matplotlib's own font, does not have: Chinese, Japanese, Korean, Hindi, Thai, emoji.
+_FALLBACK_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans JP",
+    "Hiragino Sans",
+    "Yu Gothic",
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Noto Sans CJK KR",
+    "Malgun Gothic",
+    "Noto Sans Devanagari",
+    "Noto Sans Thai",
+    "Noto Emoji",
+    "Arial Unicode MS",
+)
+
 
 def to_json(value):
     """Return arrays, words and tuples of them as JSON values."""
@@ -34,6 +54,18 @@ def new_figure(width: float, height: float) -> Figure:
     except ImportError as error:
         raise ImportError("Drawing needs matplotlib (the extra `plot`): pip install matplotlib") from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def with_fonts(figure: Figure) -> Figure:
+    """Let a figure's texts use further fonts that are installed, where matplotlib's own lacks a character."""
+    from matplotlib import font_manager, rcParams
+    from matplotlib.text import Text
+
+    installed = set(font_manager.fontManager.get_font_names())
+    families = [*rcParams["font.family"], *(name for name in _FALLBACK_FONTS if name in installed)]
+    for text in figure.findobj(Text):
+        text.set_fontfamily(families)
+    return figure
 
 
 def aligned(lines: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
