@@ -149,7 +149,7 @@ def attention(
         >>> seen = attention("I want an apple.", "minilm")
         >>> seen
         <AttentionMap of 'I want an apple.': 6 layers, 12 heads, 7 tokens>
-        >>> seen.tokens[seen.matrix(layer=1, head=12)[2].argmax()]  # where "want" looks
+        >>> seen.tokens[seen.matrix(layer=1, head=6)[2].argmax()]  # where "want" looks
         'i'
 
     Args:

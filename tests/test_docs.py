@@ -31,7 +31,7 @@ assert seen["encoder_outputs"][3].shape == seen["embedding_output"].shape == (1,
 assert seen["sentence_embedding"].shape == (1, 384)
 assert (explanation.anchor.text, explanation.related.text) == ("want", "i")
 assert (word, start, end, vector.shape) == ("bank", 22, 26, (50,))
-assert seen.attention.shape == (6, 12, len(seen.tokens), len(seen.tokens))
+assert heads.attention.shape == (6, 12, len(heads.tokens), len(heads.tokens))
 assert vectors.shape == (3, 384) and chunk.shape == (2, 384)
 cosines = similarity(vectors)
 assert cosines[0, 2] > cosines[0, 1]
