@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -80,14 +81,16 @@ def fit(
     """Train, and return every epoch's loss and accuracy; a line for each is on stderr."""
     report = _Report(arguments.epochs, -(-len(train) // arguments.batch_size), show_progress)
     try:
-        model.fit(
-            _batches(train, names, arguments.batch_size, shuffle=True),
-            validation_data=_batches(validation, names, 64),
-            epochs=arguments.epochs,
-            shuffle=False,  # the dataset does it
-            verbose=0,
-            callbacks=[report],
-        )
+        with warnings.catch_warnings():  # how many batches there are is known when the first epoch is over
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            model.fit(
+                _batches(train, names, arguments.batch_size, shuffle=True),
+                validation_data=_batches(validation, names, 64),
+                epochs=arguments.epochs,
+                shuffle=False,  # the dataset does it
+                verbose=0,
+                callbacks=[report],
+            )
     finally:
         report.stop()
     return report.history_of_epochs

@@ -14,8 +14,9 @@ from keras_bert_trend.files import complete_or_nothing
 
 HELP = "which pooling suits labelled texts"
 DESCRIPTION = """\
-Score every pooling on labelled texts: features from the frozen encoder, logistic regression, stratified cross-validation
-(the extra `compare`). Prints a table; --output writes it as data (.json) or as a picture (.png, .svg, .pdf).
+Score every pooling on labelled texts: features from the frozen encoder, logistic regression, stratified
+cross-validation (the extra `compare`). Prints a table; --output writes it as data (.json) or as a picture
+(.png, .svg, .pdf).
 
 The file is TSV, CSV or JSONL. Columns are numbers from 1 or names; with numbers, a first line whose label no other line
 has is taken for a header.

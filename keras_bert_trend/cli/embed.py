@@ -1,4 +1,4 @@
-"""`keras-bert-trend embed`: a file of texts to a file of vectors, in bounded memory, again from where it was stopped."""
+"""`keras-bert-trend embed`: a file of texts to a file of vectors, in bounded memory, resumed where it was stopped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ Embed the texts of a file, row i for text i.
 
 {FORMATS_NOTE}
 Output by its suffix: .npy, .npz (array `embeddings`; with int8 also `ranges`), .parquet (`text`, `embedding`; the extra
-`parquet`), .jsonl (the same). An input without texts gives no rows. Memory is bounded by --chunk-size, not by the corpus.
+`parquet`), .jsonl (the same). An input without texts gives no rows. Memory is bounded by --chunk-size,
+not by the corpus.
 
 A run that was stopped leaves OUT.partial and nothing under the name OUT; the same command goes on from there, and gives
 what an uninterrupted run gives. Other settings or another input are refused; --restart throws OUT.partial away.

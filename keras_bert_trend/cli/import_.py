@@ -13,9 +13,9 @@ from keras_bert_trend.files import complete_or_nothing
 
 HELP = "any BERT to a local folder for TF Hub"
 DESCRIPTION = """\
-Write DIR/encoder and DIR/preprocessing: SavedModels with TF Hub's interfaces of text encoders and of their preprocessing,
-for `hub.load`, and as a handle of this package. A model that brings no vocabulary, and is given none, has no
-preprocessing. Of a `.keras` file, or what `train` wrote, the fine-tuned encoder is written.
+Write DIR/encoder and DIR/preprocessing: SavedModels with TF Hub's interfaces of text encoders and of their
+preprocessing, for `hub.load`, and as a handle of this package. A model that brings no vocabulary, and is given none,
+has no preprocessing. Of a `.keras` file, or what `train` wrote, the fine-tuned encoder is written.
 """
 EPILOG = """\
 examples:
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
         encoder.export_text_encoder(os.path.join(folder, "encoder"), preprocessor)
         if preprocessor is not None:
             length = arguments.sequence_length or min(128, encoder.config.max_position_embeddings)
-            preprocessor.export_text_preprocessing(os.path.join(folder, "preprocessing"), length)
+            preprocessor.export_text_preprocessing(os.path.join(folder, "preprocessing"), sequence_length=length)
     print(os.path.join(arguments.output, "encoder"))
     if preprocessor is not None:
         print(os.path.join(arguments.output, "preprocessing"))

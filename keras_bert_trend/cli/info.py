@@ -14,8 +14,8 @@ from keras_bert_trend.cli.start import import_tensorflow
 
 HELP = "what a model is"
 DESCRIPTION = """\
-Print a model's architecture, the number of its parameters, its vocabulary and casing, and where it was read from. Of what
-`train` wrote also the classes and the scores.
+Print a model's architecture, the number of its parameters, its vocabulary and casing, and where it was read from. Of
+what `train` wrote also the classes and the scores.
 """
 EPILOG = """\
 examples:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -44,12 +44,10 @@ class PartialVectors:
         os.makedirs(folder, exist_ok=True)
         self._files = contextlib.ExitStack()
         try:
-            self._lock = self._files.enter_context(open(self._path("lock"), "a"))
-            _lock(self._lock, folder)
+            _lock(self._open("lock", "ab"), folder)
             state = self._read_state()
             mode = "r+b" if state else "w+b"
-            self._vectors = self._files.enter_context(open(self._path(VECTORS), mode))
-            self._texts = self._files.enter_context(open(self._path(TEXTS), mode))
+            self._vectors, self._texts = self._open(VECTORS, mode), self._open(TEXTS, mode)
         except BaseException:
             self._files.close()
             raise
@@ -117,6 +115,9 @@ class PartialVectors:
         """Remove the folder."""
         self._files.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _open(self, name: str, mode: str) -> BinaryIO:
+        return self._files.enter_context(open(self._path(name), mode))
 
     def _path(self, name: str) -> str:
         return os.path.join(self.folder, name)

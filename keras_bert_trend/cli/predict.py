@@ -18,9 +18,9 @@ from keras_bert_trend.files import complete_or_nothing
 
 HELP = "texts to classes, by what `train` wrote"
 DESCRIPTION = f"""\
-Print the most probable class of every text and its probability, in the texts' order, as TSV with a header (tabs and line
-ends of the texts become spaces) or as JSONL. A single argument that names a file is read; others are texts. A model of
-pairs takes texts two by two.
+Print the most probable class of every text and its probability, in the texts' order, as TSV with a header (tabs and
+line ends of the texts become spaces) or as JSONL. A single argument that names a file is read; others are texts. A
+model of pairs takes texts two by two.
 
 {FORMATS_NOTE}"""
 EPILOG = """\

@@ -19,9 +19,9 @@ FORMATS = ("text", "tsv", "csv", "jsonl")
 _SUFFIXES = {".tsv": "tsv", ".tab": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 FORMATS_NOTE = """\
-Input is UTF-8; its format follows the suffix, or --format: `text` has one text a line (an empty line is a text); `tsv` is
-split at tabs, and knows no quotes; `csv` is comma-separated with quotes; `jsonl` has one JSON object a line. Columns are
-numbers from 1, or names from a header; fields of JSONL are names.
+Input is UTF-8; its format follows the suffix, or --format: `text` has one text a line (an empty line is a text); `tsv`
+is split at tabs, and knows no quotes; `csv` is comma-separated with quotes; `jsonl` has one JSON object a line. Columns
+are numbers from 1, or names from a header; fields of JSONL are names.
 """
 
 
@@ -200,7 +200,7 @@ def _split_tsv(lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _decoded(file: Iterable[bytes], path: str) -> Iterator[str]:
-    """Yield lines without their ends; only "\\n" ends one, for texts may hold other separators."""
+    """Yield lines without their ends; only a line feed ends one, for texts may hold other separators."""
     for number, line in enumerate(file, start=1):
         line = line.removesuffix(b"\n").removesuffix(b"\r")
         if number == 1:

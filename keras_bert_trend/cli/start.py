@@ -21,8 +21,9 @@ def quiet_start(debug: bool) -> Iterator[None]:
     if debug:
         yield
         return
-    # Set before TensorFlow is imported: its C++ log, errors only.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow's C++ log, where it is not imported yet. Its "errors" are about missing GPUs and CPU features: what
+    # fails comes as an exception.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", category=UserWarning)
@@ -34,8 +35,8 @@ def quiet_start(debug: bool) -> Iterator[None]:
 def import_tensorflow(debug: bool) -> None:
     """Import TensorFlow and its text ops before anything else does; what it says meanwhile is shown only if it fails.
 
-    Before its log is set up, TensorFlow prints to file descriptor 2 whatever the log level is, and complains as an error
-    that there is no GPU when it first looks for one.
+    Before its log is set up, TensorFlow prints to file descriptor 2 whatever the log level is, and complains as an
+    error that there is no GPU when it first looks for one.
 
     Args:
         debug: let it say everything.

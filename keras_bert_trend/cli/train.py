@@ -1,4 +1,4 @@
-"""`keras-bert-trend train`: labelled texts, or pairs, to a classifier with BERT inside, its scores and its SavedModel."""
+"""`keras-bert-trend train`: labelled texts, or pairs, to a classifier with BERT inside, and its scores."""
 
 from __future__ import annotations
 
