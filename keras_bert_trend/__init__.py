@@ -6,6 +6,7 @@
 Importing this package imports Keras, not TensorFlow: token ids work under every Keras backend.
 """
 
+from keras_bert_trend.compare import PoolingComparison, compare_poolings
 import os
 import sys
 
@@ -64,12 +65,14 @@ __all__ = [
     "MeanStdPooling",
     "PoolerPooling",
     "Pooling",
+    "PoolingComparison",
     "SecondToLast",
     "TrendPooling",
     "UnsupportedArchitectureError",
     "Vocabulary",
     "WarmupLinearDecay",
     "__version__",
+    "compare_poolings",
     "embed",
     "embed_stream",
     "explain",
