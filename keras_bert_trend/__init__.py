@@ -6,7 +6,6 @@
 Importing this package imports Keras, not TensorFlow: token ids work under every Keras backend.
 """
 
-from keras_bert_trend.compare import PoolingComparison, compare_poolings
 import os
 import sys
 
@@ -22,6 +21,7 @@ def _is_the_command() -> bool:
 
 
 if not _is_the_command():
+    from keras_bert_trend.compare import PoolingComparison, compare_poolings
     from keras_bert_trend.embed import embed, embed_stream, similarity
     from keras_bert_trend.encoder import BertConfig, BertEncoder
     from keras_bert_trend.explain import Explanation, explain
