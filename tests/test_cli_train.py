@@ -207,3 +207,27 @@ def test_scores():
     assert "never" in table(scores)
     axes = draw_confusion(scores).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["no", "yes", "never"]
+
+
+# compare
+
+
+def test_compare_prints_a_table_and_writes_data(labelled, capsys, tmp_path):
+    options = ("--model", V4, "--pooling", "mean,cls", "--folds", 3, "--seed", 1)
+    status, out, err = run(capsys, "compare", labelled, *options, "--output", tmp_path / "a.json")
+    assert (status, err) == (0, "")
+    data = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert {row["pooling"] for row in data["poolings"]} == {"mean", "cls", "majority class"}
+    assert (data["folds"], data["seed"], data["texts"]) == (3, 1, 72)
+    assert {row["class"] for row in data["classes"]} == set(WORDS)
+    assert all(name in out for name in ("mean", "cls", data["metric"]))
+
+
+def test_compare_takes_pairs_and_draws(capsys, tmp_path):
+    rows = [{"label": label, "q": a, "a": f"{b} {'and ' * i}"} for i in range(6) for label, (a, b) in PAIRED.items()]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = ("--text-field", "q", "--pair-field", "a", "--model", V4, "--pooling", "mean", "--folds", 2)
+    status, out, err = run(capsys, "compare", tmp_path / "a.jsonl", *columns, "--output", tmp_path / "a.png")
+    assert status == 0, err
+    assert "mean" in out
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 
 from keras_bert_trend.cli.models import load_layer
-from keras_bert_trend.cli.options import UsageError, add_model_options, add_pooling_option, positive, shows_progress
+from keras_bert_trend.cli.options import (
+    PICTURES,
+    add_model_options,
+    add_pooling_option,
+    output_suffix,
+    positive,
+    refuse_existing,
+    shows_progress,
+)
 from keras_bert_trend.cli.reading import add_format_options, open_labelled, read_labelled
 from keras_bert_trend.cli.start import import_tensorflow
-from keras_bert_trend.files import complete_or_nothing
+from keras_bert_trend.cli.writing import write_shown
 
 HELP = "which pooling suits labelled texts"
 DESCRIPTION = """\
@@ -27,13 +34,13 @@ examples:
   keras-bert-trend compare questions.tsv --label-column label --text-column text --pooling mean,trend,cls --folds 10
   keras-bert-trend compare messages.tsv --output poolings.png
 """
-_PICTURES = (".png", ".svg", ".pdf")
+_SUFFIXES = (".json", *PICTURES)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the sub-command's arguments."""
     parser.add_argument("file", metavar="FILE", help="labels and texts; - is the standard input")
-    parser.add_argument("--output", metavar="OUT", help=f".json, {', '.join(_PICTURES)}")
+    parser.add_argument("--output", metavar="OUT", help=f"one of {', '.join(_SUFFIXES)}")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT")
     group = parser.add_argument_group("input")
     add_format_options(group)
@@ -50,11 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Compare; see the module."""
-    suffix = os.path.splitext(arguments.output or "")[1].lower()
-    if arguments.output and suffix not in (".json", *_PICTURES):
-        raise UsageError(f"--output {arguments.output!r} must end in .json or one of {', '.join(_PICTURES)}.")
-    if arguments.output and os.path.exists(arguments.output) and not arguments.overwrite:
-        raise ValueError(f"{arguments.output} exists already: give another name, or --overwrite.")
+    suffix = output_suffix(arguments.output, _SUFFIXES)
+    refuse_existing(arguments)
     rows = read_labelled(open_labelled(arguments))
     import_tensorflow(arguments.debug)
     from keras_bert_trend.compare import compare_poolings
@@ -72,10 +76,4 @@ def run(arguments: argparse.Namespace) -> None:
     )
     print(comparison)
     if arguments.output:
-        figure = comparison.plot() if suffix in _PICTURES else None
-        with complete_or_nothing(arguments.output, arguments.overwrite) as path:
-            if figure is not None:
-                figure.savefig(path, format=suffix[1:])
-                return
-            with open(path, "w", encoding="utf-8") as file:
-                json.dump(comparison.to_dict(), file, ensure_ascii=False, indent=1)
+        write_shown(comparison, arguments, suffix, lambda result, _: json.dumps(result.to_dict(), indent=1) + "\n")

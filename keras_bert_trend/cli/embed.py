@@ -16,7 +16,9 @@ from keras_bert_trend.cli.options import (
     UsageError,
     add_model_options,
     add_pooling_option,
+    output_suffix,
     positive,
+    refuse_existing,
     shows_progress,
 )
 from keras_bert_trend.cli.reading import FORMATS_NOTE, Input, add_format_options, open_texts
@@ -71,14 +73,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Embed; see the module."""
-    from keras_bert_trend.cli.vector_files import suffix_of
+    from keras_bert_trend.cli.vector_files import SUFFIXES, import_pyarrow
 
-    suffix = suffix_of(arguments.output)
+    suffix = output_suffix(arguments.output, SUFFIXES)
+    if suffix == ".parquet":
+        import_pyarrow()  # rather missed now than at the end
     if arguments.ranges and arguments.precision != "int8":
         raise UsageError("--ranges is for --precision int8.")
     source = open_texts(arguments.file, arguments.format, arguments.column, arguments.pair_column, arguments.header)
-    if os.path.exists(arguments.output) and not arguments.overwrite:
-        raise ValueError(f"{arguments.output} exists already: give another name, or --overwrite.")
+    refuse_existing(arguments)
     if source.path != "-":
         open(source.path, "rb").close()  # rather no such file now than after TensorFlow's start
     folder = f"{arguments.output}.partial"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import html
 import json
-import os
 
 from keras_bert_trend.cli.models import load_layer
-from keras_bert_trend.cli.options import UsageError, add_model_options
+from keras_bert_trend.cli.options import PICTURES, add_model_options, output_suffix, refuse_existing
 from keras_bert_trend.cli.start import import_tensorflow
-from keras_bert_trend.files import complete_or_nothing
+from keras_bert_trend.cli.writing import write_shown
 
 HELP = "what trend pooling sees in a text"
 DESCRIPTION = """\
@@ -23,8 +22,7 @@ examples:
   keras-bert-trend explain "The embankment was unbelievably muddy." --unit word --reading layers
   keras-bert-trend explain "I want an apple." --output apple.png --overwrite
 """
-_PICTURES = (".png", ".svg", ".pdf")
-_SUFFIXES = (".txt", ".html", ".json", *_PICTURES)
+_SUFFIXES = (".txt", ".html", ".json", *PICTURES)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,11 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Explain; see the module."""
-    suffix = os.path.splitext(arguments.output or "")[1].lower()
-    if arguments.output and suffix not in _SUFFIXES:
-        raise UsageError(f"--output {arguments.output!r} must end in one of {', '.join(_SUFFIXES)}.")
-    if arguments.output and os.path.exists(arguments.output) and not arguments.overwrite:
-        raise ValueError(f"{arguments.output} exists already: give another name, or --overwrite.")
+    suffix = output_suffix(arguments.output, _SUFFIXES)
+    refuse_existing(arguments)
     import_tensorflow(arguments.debug)
     from keras_bert_trend.explain import explain
 
@@ -54,13 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.output:
         print(explanation)
         return
-    figure = explanation.plot() if suffix in _PICTURES else None
-    with complete_or_nothing(arguments.output, arguments.overwrite) as path:
-        if figure is not None:
-            figure.savefig(path, format=suffix[1:])
-            return
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(_as_text(explanation, suffix))
+    write_shown(explanation, arguments, suffix, _as_text)
 
 
 def _as_text(explanation, suffix: str) -> str:

@@ -7,7 +7,7 @@ import os
 import sys
 
 from keras_bert_trend.cli.models import keras_file, load_layer
-from keras_bert_trend.cli.options import add_text_source_options, positive
+from keras_bert_trend.cli.options import add_text_source_options, positive, refuse_existing
 from keras_bert_trend.cli.start import import_tensorflow
 from keras_bert_trend.files import complete_or_nothing
 
@@ -41,8 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Import; see the module."""
-    if os.path.exists(arguments.output) and not arguments.overwrite:
-        raise ValueError(f"{arguments.output} exists already: give another name, or --overwrite.")
+    refuse_existing(arguments)
     import_tensorflow(arguments.debug)
     encoder, preprocessor = _load(arguments)
     with complete_or_nothing(arguments.output, arguments.overwrite) as folder:

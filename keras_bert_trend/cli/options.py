@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Iterable
 
 #: `keras_bert_trend.POOLING_NAMES`, which cannot be asked without importing Keras; a test compares them.
 POOLINGS = (
@@ -19,6 +21,8 @@ POOLINGS = (
     "mean_std",
     "second_to_last",
 )
+
+PICTURES = (".png", ".svg", ".pdf")
 
 
 class UsageError(Exception):
@@ -90,3 +94,25 @@ def positive(text: str) -> int:
 def shows_progress(arguments: argparse.Namespace) -> bool:
     """Whether progress bars are shown: as asked for, else on a terminal."""
     return sys.stderr.isatty() if arguments.progress is None else arguments.progress
+
+
+def output_suffix(path: str | None, suffixes: Iterable[str]) -> str:
+    """Return the suffix of `--output`, "" without one.
+
+    Raises:
+        UsageError: it is none of `suffixes`.
+    """
+    suffix = os.path.splitext(path or "")[1].lower()
+    if path and suffix not in suffixes:
+        raise UsageError(f"--output {path!r} must end in one of {', '.join(suffixes)}.")
+    return suffix
+
+
+def refuse_existing(arguments: argparse.Namespace) -> None:
+    """Refuse to replace what stands at `--output` before anything is computed.
+
+    Raises:
+        ValueError: there is something, and no `--overwrite`.
+    """
+    if arguments.output and os.path.exists(arguments.output) and not arguments.overwrite:
+        raise ValueError(f"{arguments.output} exists already: give another name, or --overwrite.")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
 from keras_bert_trend.cli.models import KERAS_FILE, SAVED_MODEL, load_keras_model, read_labels
-from keras_bert_trend.cli.options import UsageError
+from keras_bert_trend.cli.options import UsageError, output_suffix, refuse_existing
 from keras_bert_trend.cli.reading import FORMATS_NOTE, add_format_options, in_chunks, open_texts
 from keras_bert_trend.cli.start import import_tensorflow
 from keras_bert_trend.files import complete_or_nothing
@@ -30,6 +30,7 @@ examples:
   keras-bert-trend predict question_model questions.tsv --column text --all --output predicted.jsonl
   tail -f log.txt | keras-bert-trend predict spam_model/saved_model - --chunk-size 1
 """
+_SUFFIXES = (".tsv", ".jsonl")
 _CHUNK = 1024
 
 
@@ -54,11 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Predict; see the module."""
-    suffix = os.path.splitext(arguments.output or "")[1].lower()
-    if arguments.output and suffix not in (".tsv", ".jsonl"):
-        raise UsageError(f"--output {arguments.output!r} must end in .tsv or .jsonl.")
-    if arguments.output and os.path.exists(arguments.output) and not arguments.overwrite:
-        raise ValueError(f"{arguments.output} exists already: give another name, or --overwrite.")
+    suffix = output_suffix(arguments.output, _SUFFIXES)
+    refuse_existing(arguments)
     names, texts_per_row = read_labels(arguments.model)
     rows = _rows(arguments, texts_per_row)
     import_tensorflow(arguments.debug)

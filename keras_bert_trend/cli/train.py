@@ -8,7 +8,14 @@ import os
 from typing import Any
 
 from keras_bert_trend.cli.models import CONFUSION_FILE, KERAS_FILE, LABELS_FILE, METRICS_FILE, SAVED_MODEL
-from keras_bert_trend.cli.options import POOLINGS, UsageError, add_model_options, positive, shows_progress
+from keras_bert_trend.cli.options import (
+    POOLINGS,
+    UsageError,
+    add_model_options,
+    positive,
+    refuse_existing,
+    shows_progress,
+)
 from keras_bert_trend.cli.reading import Input, add_format_options, open_labelled, read_labelled
 from keras_bert_trend.cli.start import import_tensorflow
 from keras_bert_trend.files import complete_or_nothing
@@ -70,8 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train; see the module."""
-    if os.path.exists(arguments.output) and not arguments.overwrite:
-        raise ValueError(f"{arguments.output} exists already: give another name, or --overwrite.")
+    refuse_existing(arguments)
     source = open_labelled(arguments)
     if arguments.validation_file == "-":
         raise UsageError("--validation-file must be a file.")

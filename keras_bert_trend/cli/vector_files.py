@@ -11,28 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from keras_bert_trend.cli.options import UsageError
 from keras_bert_trend.cli.partial import PartialVectors, npy_blocks, npy_header, npy_shape
 
 #: suffix → whether the file holds the texts too
 SUFFIXES = {".npy": False, ".npz": False, ".parquet": True, ".jsonl": True}
 _TEXT_NAMES = ("text", "pair")
 _ROW_GROUP = 4096
-
-
-def suffix_of(path: str) -> str:
-    """Return the suffix, one of `SUFFIXES`.
-
-    Raises:
-        UsageError: it is another one.
-        ImportError: `.parquet` without PyArrow.
-    """
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in SUFFIXES:
-        raise UsageError(f"--output {path!r} must end in one of {', '.join(SUFFIXES)}.")
-    if suffix == ".parquet":
-        _import_pyarrow()
-    return suffix
 
 
 def quantize_file(vectors_file: str) -> tuple[str, np.ndarray]:
@@ -104,7 +88,7 @@ def _write_jsonl(path, partial, vectors_file, extra) -> None:
 
 
 def _write_parquet(path, partial, vectors_file, extra) -> None:
-    pa, parquet = _import_pyarrow()
+    pa, parquet = import_pyarrow()
     names = _TEXT_NAMES[: partial.settings["texts per row"]]
     (_, dim), dtype = npy_shape(vectors_file)
     kind = pa.list_(pa.from_numpy_dtype(dtype), dim)
@@ -122,7 +106,12 @@ def _blocks(partial: PartialVectors, vectors_file: str) -> Iterator[tuple[list[l
         yield list(itertools.islice(texts, len(block))), block
 
 
-def _import_pyarrow():
+def import_pyarrow():
+    """Return PyArrow and its module for Parquet.
+
+    Raises:
+        ImportError: it is not installed.
+    """
     try:
         import pyarrow
         import pyarrow.parquet
