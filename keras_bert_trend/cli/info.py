@@ -72,11 +72,11 @@ def _of_source(handle: str) -> dict[str, Any]:
 def _vocabulary(vocabulary) -> str | None:
     if vocabulary is None:
         return None
-    if isinstance(vocabulary, bytes):
-        from keras_bert_trend.preprocessing.vocabulary import as_vocabulary
+    from keras_bert_trend.preprocessing import SentencePieceVocabulary, as_vocabulary
 
-        return f"{len(as_vocabulary(vocabulary)):,} SentencePiece pieces"
-    return f"{len(vocabulary):,} WordPiece tokens"
+    vocabulary = as_vocabulary(vocabulary)
+    kind = "SentencePiece pieces" if isinstance(vocabulary, SentencePieceVocabulary) else "WordPiece tokens"
+    return f"{len(vocabulary):,} {kind}"
 
 
 def _of_keras_file(path: str) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _of_keras_file(path: str) -> dict[str, Any]:
         "origin": path,
         "parameters": model.count_params(),
         "parameters of the encoder": layer.encoder.count_params(),
-        "vocabulary": f"{len(layer.preprocessor.vocabulary):,} {type(layer.preprocessor.vocabulary).__name__} tokens",
+        "vocabulary": _vocabulary(layer.preprocessor.vocabulary),
         "lower case": layer.preprocessor.lower_case,
         "pooling": layer.pooling.name,
         "embedding width": layer.embedding_dim,
