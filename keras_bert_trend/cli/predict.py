@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
 from keras_bert_trend.cli.models import KERAS_FILE, SAVED_MODEL, load_keras_model, read_labels
-from keras_bert_trend.cli.options import UsageError, output_suffix, refuse_existing
+from keras_bert_trend.cli.options import UsageError, output_suffix, positive, refuse_existing
 from keras_bert_trend.cli.reading import FORMATS_NOTE, add_format_options, in_chunks, open_texts
 from keras_bert_trend.cli.start import import_tensorflow
 from keras_bert_trend.files import complete_or_nothing
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="the probabilities of all classes")
     parser.add_argument("--jsonl", action="store_true", help="print JSONL")
     parser.add_argument(
-        "--chunk-size", type=int, default=_CHUNK, metavar="N", help=f"texts at once (default: {_CHUNK})"
+        "--chunk-size", type=positive, default=_CHUNK, metavar="N", help=f"texts at once (default: {_CHUNK})"
     )
     group = parser.add_argument_group("input")
     add_format_options(group)
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     function = _function(arguments.model)
     with _destination(arguments) as file:
         write = _write_jsonl if arguments.jsonl or suffix == ".jsonl" else _write_tsv
-        chunks = ((chunk, probabilities(function, chunk)) for chunk in in_chunks(rows, max(arguments.chunk_size, 1)))
+        chunks = ((chunk, probabilities(function, chunk)) for chunk in in_chunks(rows, arguments.chunk_size))
         write(file, chunks, names, arguments.all)
 
 
