@@ -25,6 +25,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["keras_bert_trend", "keras_bert_trend.*"]),
     package_data={"keras_bert_trend": ["py.typed", "*.html"]},
+    entry_points={"console_scripts": ["keras-bert-trend=keras_bert_trend.cli:main"]},
     python_requires=">=3.10",
     install_requires=[
         "tensorflow>=2.21,<2.22",

@@ -6,40 +6,54 @@
 Importing this package imports Keras, not TensorFlow: token ids work under every Keras backend.
 """
 
-from keras_bert_trend.attention import (
-    AttentionMap,
-    attention,
-    attention_html,
-    plot_attention,
-    plot_attention_overview,
-)
-from keras_bert_trend.compare import PoolingComparison, compare_poolings
-from keras_bert_trend.embed import embed, embed_stream, similarity
-from keras_bert_trend.encoder import BertConfig, BertEncoder
-from keras_bert_trend.explain import Explanation, explain
-from keras_bert_trend.layer import BertTrend
-from keras_bert_trend.layer_walk import LayerWalk, layer_walk
-from keras_bert_trend.pooling import (
-    POOLING_NAMES,
-    ClsPooling,
-    ConcatPooling,
-    FirstLastMean,
-    LastFourConcat,
-    LastFourSum,
-    LayerPooling,
-    MaxPooling,
-    MeanPooling,
-    MeanStdPooling,
-    PoolerPooling,
-    Pooling,
-    SecondToLast,
-    TrendPooling,
-)
-from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
-from keras_bert_trend.schedules import WarmupLinearDecay
-from keras_bert_trend.sources import UnsupportedArchitectureError
+import os
+import sys
+
 from keras_bert_trend.version import __version__
-from keras_bert_trend.words import word_vectors
+
+
+def _is_the_command() -> bool:
+    """Whether this process is the shell command: it reads its arguments before it waits for Keras and TensorFlow."""
+    program = os.path.basename(sys.argv[0]) if sys.argv else ""
+    if program == "-m":  # what `python -m` says before it has found the module
+        return ("-m", "keras_bert_trend") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+    return program.removesuffix(".exe") == "keras-bert-trend"
+
+
+if not _is_the_command():
+    from keras_bert_trend.attention import (
+        AttentionMap,
+        attention,
+        attention_html,
+        plot_attention,
+        plot_attention_overview,
+    )
+    from keras_bert_trend.compare import PoolingComparison, compare_poolings
+    from keras_bert_trend.embed import embed, embed_stream, similarity
+    from keras_bert_trend.encoder import BertConfig, BertEncoder
+    from keras_bert_trend.explain import Explanation, explain
+    from keras_bert_trend.layer import BertTrend
+    from keras_bert_trend.layer_walk import LayerWalk, layer_walk
+    from keras_bert_trend.pooling import (
+        POOLING_NAMES,
+        ClsPooling,
+        ConcatPooling,
+        FirstLastMean,
+        LastFourConcat,
+        LastFourSum,
+        LayerPooling,
+        MaxPooling,
+        MeanPooling,
+        MeanStdPooling,
+        PoolerPooling,
+        Pooling,
+        SecondToLast,
+        TrendPooling,
+    )
+    from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
+    from keras_bert_trend.schedules import WarmupLinearDecay
+    from keras_bert_trend.sources import UnsupportedArchitectureError
+    from keras_bert_trend.words import word_vectors
 
 __all__ = [
     "POOLING_NAMES",

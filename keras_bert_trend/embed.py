@@ -604,13 +604,13 @@ class _Finish:
         if self._waits:
             return arrays
         ranges = self.ranges or dict.fromkeys(self.dims)
-        return [_quantized(array, self.precision, ranges[name]) for array, name in zip(arrays, self.dims, strict=True)]
+        return [quantized(array, self.precision, ranges[name]) for array, name in zip(arrays, self.dims, strict=True)]
 
     def all(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Finish what waited for the whole."""
         if not self._waits:
             return arrays
-        return {name: _quantized(array, self.precision, _own_ranges(array)) for name, array in arrays.items()}
+        return {name: quantized(array, self.precision, _own_ranges(array)) for name, array in arrays.items()}
 
 
 def _checked_ranges(ranges, dims: dict[str, int]) -> dict[str, np.ndarray]:
@@ -632,8 +632,14 @@ def _own_ranges(vectors: np.ndarray) -> np.ndarray:
     return np.stack([vectors.min(axis=0), vectors.max(axis=0)])
 
 
-def _quantized(vectors: np.ndarray, precision: str, ranges: np.ndarray | None) -> np.ndarray:
-    """Return float32 vectors in another precision; int8 and bits as in sentence-transformers' `quantize_embeddings`."""
+def quantized(vectors: np.ndarray, precision: str, ranges: np.ndarray | None) -> np.ndarray:
+    """Return float32 vectors in another precision; int8 and bits as in sentence-transformers' `quantize_embeddings`.
+
+    Args:
+        vectors: float32 `(n, dim)`.
+        precision: one of `PRECISIONS`.
+        ranges: for `"int8"`, the least and greatest value of every dimension, `(2, dim)`.
+    """
     if precision == "binary":
         return np.packbits(vectors > 0, axis=-1)
     if precision == "int8":

@@ -7,17 +7,16 @@ reads those reads this, `keras_bert_trend.sources` included; for speed, export a
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_bert_trend.encoder.config import BertConfig
+from keras_bert_trend.files import complete_or_nothing
 from keras_bert_trend.preprocessing.packing import pack_inputs
 from keras_bert_trend.preprocessing.vocabulary import Vocabulary
 
@@ -34,7 +33,7 @@ def write_text_encoder(
     overwrite: bool,
 ) -> None:
     """Write an encoder; see `BertEncoder.export_text_encoder`."""
-    with _complete_or_nothing(path, overwrite) as folder, tempfile.TemporaryDirectory() as assets:
+    with complete_or_nothing(path, overwrite) as folder, tempfile.TemporaryDirectory() as assets:
         encoder = _TextEncoder(config, weights)
         if vocabulary is not None:
             asset = tf.saved_model.Asset(_write_asset(vocabulary, assets))
@@ -53,7 +52,7 @@ def write_text_encoder(
 
 def write_text_preprocessing(path: str, preprocessor, sequence_length: int, overwrite: bool) -> None:
     """Write a preprocessing model; see `BertPreprocessor.export_text_preprocessing`."""
-    with _complete_or_nothing(path, overwrite) as folder, tempfile.TemporaryDirectory() as assets:
+    with complete_or_nothing(path, overwrite) as folder, tempfile.TemporaryDirectory() as assets:
         root = _TextPreprocessing(preprocessor, sequence_length, assets)
         pieces = [tf.RaggedTensorSpec([None, None], tf.int32), tf.RaggedTensorSpec([None, None, None], tf.int32, 2)]
         for spec in pieces:
@@ -61,24 +60,6 @@ def write_text_preprocessing(path: str, preprocessor, sequence_length: int, over
                 for length in (tf.TensorSpec([], tf.int32), None):
                     root.bert_pack_inputs.get_concrete_function(segments, length)
         tf.saved_model.save(root, folder, signatures={"serving_default": root.serve})
-
-
-@contextlib.contextmanager
-def _complete_or_nothing(path: str, overwrite: bool) -> Iterator[str]:
-    """Give a temporary folder beside `path` to write into, and rename it when all is written."""
-    path = os.path.abspath(path)
-    if os.path.exists(path) and not overwrite:
-        raise FileExistsError(f"`path` {path!r} exists already. Give another one, or overwrite=True.")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = tempfile.mkdtemp(prefix=os.path.basename(path) + ".", dir=os.path.dirname(path))
-    try:
-        written = os.path.join(temporary, "new")
-        yield written
-        if os.path.exists(path):
-            os.replace(path, os.path.join(temporary, "old"))
-        os.replace(written, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_asset(vocabulary: Vocabulary, folder: str) -> str:

@@ -1,0 +1,69 @@
+"""`keras-bert-trend import`: any handle to local SavedModels with TF Hub's interface."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from keras_bert_trend.cli.models import keras_file, load_layer
+from keras_bert_trend.cli.options import add_text_source_options, positive, refuse_existing
+from keras_bert_trend.cli.start import import_tensorflow
+from keras_bert_trend.files import complete_or_nothing
+
+HELP = "any BERT to a local folder for TF Hub"
+DESCRIPTION = """\
+Write DIR/encoder and DIR/preprocessing: SavedModels with TF Hub's interfaces of text encoders and of their
+preprocessing, for `hub.load`, and as a handle of this package. A model that brings no vocabulary, and is given none,
+has no preprocessing. Of a `.keras` file, or what `train` wrote, the fine-tuned encoder is written.
+"""
+EPILOG = """\
+examples:
+  keras-bert-trend import minilm --output my_bert
+  keras-bert-trend import kaggle:tensorflow/bert/tensorFlow2/bert-en-uncased-l-4-h-128-a-2 --output small_bert
+  keras-bert-trend import encoder_without_words.tar.gz --vocabulary vocab.txt --lower-case --output my_bert
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the sub-command's arguments."""
+    parser.add_argument("model", metavar="HANDLE", help="the model")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace DIR")
+    parser.add_argument(
+        "--sequence-length",
+        type=positive,
+        metavar="N",
+        help="tokens the preprocessing pads and trims to (default: 128)",
+    )
+    add_text_source_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Import; see the module."""
+    refuse_existing(arguments)
+    import_tensorflow(arguments.debug)
+    encoder, preprocessor = _load(arguments)
+    with complete_or_nothing(arguments.output, arguments.overwrite) as folder:
+        os.mkdir(folder)
+        encoder.export_text_encoder(os.path.join(folder, "encoder"), preprocessor)
+        if preprocessor is not None:
+            length = arguments.sequence_length or min(128, encoder.config.max_position_embeddings)
+            preprocessor.export_text_preprocessing(os.path.join(folder, "preprocessing"), sequence_length=length)
+    print(os.path.join(arguments.output, "encoder"))
+    if preprocessor is not None:
+        print(os.path.join(arguments.output, "preprocessing"))
+    else:
+        print("The model brings no vocabulary: there is no preprocessing. --vocabulary gives one.", file=sys.stderr)
+
+
+def _load(arguments: argparse.Namespace):
+    if keras_file(arguments.model) is None and arguments.vocabulary is None:
+        from keras_bert_trend.encoder import BertEncoder
+        from keras_bert_trend.sources import load_source
+
+        source = load_source(arguments.model)
+        if source.vocabulary is None:
+            return BertEncoder.from_source(source), None
+    layer = load_layer(arguments)
+    return layer.encoder, layer.preprocessor

@@ -1,0 +1,104 @@
+"""From what `--model` and its like name to a layer: a handle, a `.keras` file, or a folder that `train` wrote."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_bert_trend.layer import BertTrend
+
+KERAS_FILE, SAVED_MODEL, METRICS_FILE, LABELS_FILE = "model.keras", "saved_model", "metrics.json", "labels.json"
+CONFUSION_FILE = "confusion_matrix.png"
+
+
+def keras_file(path: str) -> str | None:
+    """Return the `.keras` file that a path stands for, a trained folder's too; `None` for another handle."""
+    if path.endswith(".keras"):
+        return path
+    inside = os.path.join(path, KERAS_FILE)
+    return inside if os.path.isfile(inside) else None
+
+
+def load_keras_model(path: str) -> keras.Model:
+    """Load a `.keras` file to run it, not to train it.
+
+    Raises:
+        ValueError: there is none, or it cannot be loaded.
+    """
+    import keras
+
+    import keras_bert_trend.layer
+    import keras_bert_trend.schedules  # noqa: F401  (both register what the file may hold)
+
+    if not os.path.isfile(path):
+        raise ValueError(f"{path} is no file.")
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # a damaged zip, another version's configuration: Keras raises many things
+        raise ValueError(f"{path} cannot be loaded: {str(error)[:300]}") from error
+
+
+def layer_of(model: Any, path: str) -> BertTrend:
+    """Return the first `BertTrend` of a model.
+
+    Raises:
+        ValueError: there is none that takes texts.
+    """
+    from keras_bert_trend.layer import BertTrend
+
+    for layer in getattr(model, "layers", [model]):
+        if isinstance(layer, BertTrend) and layer.preprocessor is not None:
+            return layer
+    raise ValueError(f"{path} has no BertTrend layer that takes texts.")
+
+
+def load_layer(arguments: argparse.Namespace, **options) -> BertTrend:
+    """Return the layer that `--model`, `--vocabulary` and `--lower-case` stand for.
+
+    Args:
+        arguments: with those options.
+        **options: for `BertTrend`, where it is made anew.
+    """
+    from keras_bert_trend.layer import BertTrend
+
+    path = keras_file(arguments.model)
+    if path is not None:
+        return layer_of(load_keras_model(path), path)
+    options = {"sequence_length": None, "truncate": True, "trainable": False, **options}
+    return BertTrend(arguments.model, vocabulary=arguments.vocabulary, lower_case=arguments.lower_case, **options)
+
+
+def read_labels(path: str) -> tuple[list[str] | None, int]:
+    """Return the names of a trained model's classes (`None` where they are not stored) and how many texts a row has.
+
+    Args:
+        path: the folder that `train` wrote, or the `.keras` file or the SavedModel in it.
+
+    Raises:
+        ValueError: there is nothing at `path`.
+    """
+    if not os.path.exists(path):
+        raise ValueError(f"{path} does not exist.")
+    for folder in (path, os.path.dirname(os.path.abspath(path))):
+        file = os.path.join(folder, LABELS_FILE)
+        if os.path.isfile(file):
+            with open(file, encoding="utf-8") as stored:
+                content = json.load(stored)
+            return content["labels"], content["texts_per_row"]
+    return None, 1
+
+
+def read_trained(folder: str) -> dict[str, Any]:
+    """Return what `train` noted down of a model: its classes and its scores."""
+    facts: dict[str, Any] = {"classes": read_labels(folder)[0]}
+    metrics = os.path.join(folder, METRICS_FILE)
+    if os.path.isfile(metrics):
+        with open(metrics, encoding="utf-8") as stored:
+            scores = json.load(stored)["validation"]
+        facts["validation"] = {name: round(scores[name], 4) for name in ("accuracy", "macro_f1")}
+    return facts

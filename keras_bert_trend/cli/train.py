@@ -1,0 +1,151 @@
+"""`keras-bert-trend train`: labelled texts, or pairs, to a classifier with BERT inside, and its scores."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import Any
+
+from keras_bert_trend.cli.models import CONFUSION_FILE, KERAS_FILE, LABELS_FILE, METRICS_FILE, SAVED_MODEL
+from keras_bert_trend.cli.options import (
+    POOLINGS,
+    UsageError,
+    add_model_options,
+    positive,
+    refuse_existing,
+    shows_progress,
+)
+from keras_bert_trend.cli.reading import Input, add_format_options, open_labelled, read_labelled
+from keras_bert_trend.cli.start import import_tensorflow
+from keras_bert_trend.files import complete_or_nothing
+
+HELP = "labelled texts to a classifier"
+DESCRIPTION = f"""\
+Train a classifier of texts, or of pairs of texts, BERT included (the extra `compare`). Writes DIR with {KERAS_FILE},
+{SAVED_MODEL}/, {LABELS_FILE}, {METRICS_FILE} and {CONFUSION_FILE}: all of it, or nothing. Prints the scores on the
+validation part, which no choice was made by: the model is that of the last epoch.
+
+The file is TSV, CSV or JSONL. Columns are numbers from 1 or names; with numbers, a first line whose label no other line
+has is taken for a header. The validation part is drawn by --seed, a fixed share of every class; a text that stands in
+the file more than once is in one part only.
+"""
+EPILOG = """\
+examples:
+  keras-bert-trend train messages.tsv --output spam_model
+  keras-bert-trend train questions.tsv --label-column label --text-column text --output question_model --epochs 4
+  keras-bert-trend train qa.tsv --label-column label --text-column question --pair-column answer --output qa_model
+  keras-bert-trend train messages.tsv --output quick_model --trainable-layers 2 --pooling mean --learning-rate 5e-5
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the sub-command's arguments."""
+    parser.add_argument("file", metavar="FILE", help="labels and texts; - is the standard input")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace DIR")
+    group = parser.add_argument_group("input")
+    add_format_options(group)
+    group.add_argument("--label-column", "--label-field", metavar="NAME", help="(default: 1; of JSONL: label)")
+    group.add_argument("--text-column", "--text-field", metavar="NAME", help="(default: 2; of JSONL: text)")
+    group.add_argument("--pair-column", "--pair-field", metavar="NAME", help="the second text of pairs")
+    group.add_argument("--validation-file", metavar="FILE", help="validate on these rows, of the same columns")
+    group.add_argument(
+        "--validation-split", type=_share, default=0.2, metavar="X", help="else on this share of FILE (default: 0.2)"
+    )
+    add_model_options(parser)
+    group = parser.add_argument_group("training")
+    group.add_argument("--pooling", choices=POOLINGS, default="smooth_trend", help="(default: smooth_trend)")
+    group.add_argument("--max-length", type=positive, metavar="N", help="tokens a text is trimmed to (default: 128)")
+    group.add_argument("--epochs", type=positive, default=3, help="(default: 3)")
+    group.add_argument("--batch-size", type=positive, default=16, metavar="N", help="(default: 16)")
+    group.add_argument(
+        "--learning-rate", type=float, default=1.5e-4, metavar="X",
+        help="AdamW's peak after warm-up (default: 1.5e-4, for minilm; larger BERTs want 2e-5 to 5e-5)",
+    )  # fmt: skip
+    group.add_argument("--dropout", type=float, default=0.1, metavar="X", help="before the classes (default: 0.1)")
+    group.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order (default: 0)")
+    group.add_argument("--freeze-bert", action="store_true", help="train nothing but the classes")
+    group.add_argument("--trainable-layers", type=int, metavar="N", help="train the last N blocks of BERT only")
+    group.add_argument(
+        "--freeze-embeddings",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="(default: --freeze-embeddings)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train; see the module."""
+    refuse_existing(arguments)
+    source = open_labelled(arguments)
+    if arguments.validation_file == "-":
+        raise UsageError("--validation-file must be a file.")
+    from keras_bert_trend.cli.scores import draw_confusion, score, split, table
+
+    train, validation = _parts(arguments, source, split)
+    names = sorted({row[0] for row in train})
+    import_tensorflow(arguments.debug)
+    with complete_or_nothing(arguments.output, arguments.overwrite) as folder:
+        os.mkdir(folder)
+        from keras_bert_trend.cli import classifier
+
+        print(f"{len(train)} rows to train on, {len(validation)} to validate, {len(names)} classes", flush=True)
+        model = classifier.build(arguments, len(train), len(names), texts_per_row=len(train[0]) - 1)
+        history = classifier.fit(model, train, validation, names, arguments, shows_progress(arguments))
+        predict = classifier.keras_function(model)
+        probabilities = classifier.probabilities(predict, [row[1:] for row in validation])
+        scores = score([names.index(row[0]) for row in validation], probabilities.argmax(axis=1), names)
+        print(table(scores))
+
+        model.save(os.path.join(folder, KERAS_FILE))
+        model.export(os.path.join(folder, SAVED_MODEL), verbose=False)
+        draw_confusion(scores).savefig(os.path.join(folder, CONFUSION_FILE))
+        _write_json(os.path.join(folder, LABELS_FILE), {"labels": names, "texts_per_row": len(train[0]) - 1})
+        _write_json(os.path.join(folder, METRICS_FILE), {
+            "validation": scores,
+            "rows": {"training": len(train), "validation": len(validation)},
+            "epochs": history,
+            "settings": _settings(arguments),
+        })  # fmt: skip
+    print(f"wrote {arguments.output}")
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1")
+    return share
+
+
+def _parts(arguments: argparse.Namespace, source: Input, split) -> tuple[list, list]:
+    """Return the rows to train on and those to validate, no text in both."""
+    rows = read_labelled(source)
+    if len({row[0] for row in rows}) < 2:
+        raise ValueError(f"{source.path} has one class only, {rows[0][0]!r}; there must be two at least.")
+    if not arguments.validation_file:
+        return split(rows, arguments.validation_split, arguments.seed)
+    validation = read_labelled(Input(arguments.validation_file, source.format, source.columns, source.header))
+    held_out = {row[1:] for row in validation}
+    train = [row for row in rows if row[1:] not in held_out]
+    if len(train) < len(rows):
+        print(f"{len(rows) - len(train)} rows of {source.path} are left out: their texts are validated on")
+    unknown = {row[0] for row in validation} - {row[0] for row in train}
+    if unknown or not train:
+        raise ValueError(f"{arguments.validation_file} has classes that are not trained: {sorted(unknown)[:5]}.")
+    return train, validation
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    from keras_bert_trend.version import __version__
+
+    left_out = {"run", "command", "progress", "debug", "overwrite", "output"}
+    return {**{name: value for name, value in vars(arguments).items() if name not in left_out}, "version": __version__}
+
+
+def _write_json(path: str, value) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=False, indent=1)
