@@ -98,7 +98,8 @@ def split(texts: np.ndarray, labels: np.ndarray):
 def frozen_mean(train, test_texts: np.ndarray, handle: str) -> np.ndarray:
     """Predict by a logistic regression on mean-pooled embeddings of the BERT as published."""
     layer = BertTrend(handle, pooling="mean", sequence_length=None, truncate=True, trainable=False)
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    # Of C = 1, 0.1 and 0.01 the best on a fifth of TREC's training part, trained on the rest.
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     classifier.fit(embed(train[0], layer), train[1])
     return classifier.predict(embed(test_texts, layer))
 

@@ -118,14 +118,16 @@ class TestAnswerSelectionData:
 class TestBaselines:
     def test_bm25_ranks_shared_rare_words_first(self):
         pytest.importorskip("rank_bm25")
-        sentences = ["The harbour was quiet .", "The Tamm flows quietly .", "The long river Tamm !", "The end ."]
-        (scores,) = qa.bm25([qa.Question("How long is the river TAMM ?", sentences, np.array([0, 0, 1, 0]))])
-        assert scores.argmax() == 2
-        assert scores.argsort()[-2] == 1
+        sentences = ["The harbour was quiet .", "The Tamm flows quietly .", "The long river Tamm !"]
+        sentences += [f"The {word} is the end ." for word in ("sea", "sky", "wind", "rain")]
+        (scores,) = qa.bm25([qa.Question("How long was the river TAMM ?", sentences, np.eye(7, dtype=int)[2])])
+        assert scores.shape == (7,)
+        assert scores.argsort()[::-1][0] == 2  # three rare words
+        assert set(scores.argsort()[::-1][1:3]) == {0, 1}  # one each
 
     def test_frozen_mean_is_the_cosine(self):
         group = qa.read_questions(QA_SAMPLE)[:2]
-        got = qa.frozen_mean(group, str(V4), max_length=32)
+        got = qa.frozen_mean(group, str(V4), max_length=64)
         layer = qa.BertTrend(V4, pooling="mean", sequence_length=None, trainable=False)
         for question, scores in zip(group, got, strict=True):
             vectors = keras.ops.convert_to_numpy(layer([question.text, *question.candidates]))
@@ -158,7 +160,7 @@ def run(module, monkeypatch, capfd, *arguments):
     return capfd.readouterr().out
 
 
-TINY = ("--handle", V4, "--max-length", 32, "--epochs", 1)  # random weights: the scores say nothing
+TINY = ("--handle", V4, "--max-length", 64, "--epochs", 1)  # random weights: the scores say nothing
 
 
 def test_answer_selection_end_to_end(tmp_path, monkeypatch, capfd):
