@@ -8,8 +8,9 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tests.conftest import ROOT, V4, load_example
+from tests.conftest import ROOT, V4, load_example, to_numpy
 
 qa = load_example("qa_answer_selection")
 question_type = load_example("question_type")
@@ -111,7 +112,7 @@ class TestAnswerSelectionData:
         scores = np.array([[1.0], [2.0], [0.5], [0.0], [3.0], [-1.0]], "float32")
         labels = np.array([[1.0], [0.0], [0.0]] * 2, "float32")
         groups = np.exp(scores.reshape(2, 3))
-        loss = keras.ops.convert_to_numpy(qa.answer_among(3)(labels, scores))
+        loss = to_numpy(qa.answer_among(3)(labels, scores))
         np.testing.assert_allclose(loss, -np.log(groups[:, 0] / groups.sum(axis=1)), rtol=1e-6)
 
 
@@ -130,7 +131,7 @@ class TestBaselines:
         got = qa.frozen_mean(group, str(V4), max_length=64)
         layer = qa.BertTrend(V4, pooling="mean", sequence_length=None, trainable=False)
         for question, scores in zip(group, got, strict=True):
-            vectors = keras.ops.convert_to_numpy(layer([question.text, *question.candidates]))
+            vectors = to_numpy(layer([question.text, *question.candidates]))
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             np.testing.assert_allclose(scores, vectors[1:] @ vectors[0], atol=1e-5)
 
@@ -153,40 +154,69 @@ class TestQuestionTypes:
             question_type.split(texts, labels)
 
 
-def run(module, monkeypatch, capfd, *arguments):
-    """Run an example here, which spares importing TensorFlow; serving has a process of its own all the same."""
-    monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
-    module.main()
-    return capfd.readouterr().out
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Run an example here, and without graphs but for what it exports: importing and tracing are most of the time."""
+
+    def save_and_export(*arguments):
+        tf.config.run_functions_eagerly(False)
+        training_save_and_export(*arguments)
+
+    def run(module, *arguments):
+        monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
+        module.main()
+        return capfd.readouterr().out
+
+    training_save_and_export = training.save_and_export
+    monkeypatch.setattr(training, "save_and_export", save_and_export)
+    tf.config.run_functions_eagerly(True)
+    yield run
+    tf.config.run_functions_eagerly(False)
 
 
 TINY = ("--handle", V4, "--max-length", 64, "--epochs", 1)  # random weights: the scores say nothing
 
 
-def test_answer_selection_end_to_end(tmp_path, monkeypatch, capfd):
+def test_answer_selection_end_to_end(tmp_path, run):
     pytest.importorskip("rank_bm25")
-    printed = run(qa, monkeypatch, capfd, "--data", QA_SAMPLE, *TINY, "--output", tmp_path / "qa")
+    printed = run(qa, "--data", QA_SAMPLE, *TINY, "--output", tmp_path / "qa")
     for line in ("BM25 ", "frozen mean", "trained", "QA MAP: ", "QA MRR: "):
         assert re.search(rf"^{line}.*[01]\.\d{{3}}", printed, flags=re.MULTILINE), line
     assert sorted(os.listdir(tmp_path / "qa")) == ["qa.keras", "saved_model"]
 
-    # The served ranking is that of the saved model.
+    # The ranking that a fresh process serves is that of the saved model.
     ranking = re.findall(r"^(-?\d+\.\d{3})  (.+)$", printed[printed.index("fresh process") :], flags=re.MULTILINE)
     scores, sentences = zip(*ranking, strict=True)
     assert list(scores) == sorted(scores, key=float, reverse=True)
     (question,) = (q for q in qa.read_questions(QA_SAMPLE) if sentences[0] in q.candidates)
     assert question.text in printed
     loaded = keras.models.load_model(tmp_path / "qa" / "qa.keras")
-    inputs = [np.array(column, dtype=object) for column in ([question.text] * len(sentences), sentences)]
-    np.testing.assert_allclose(training.predict(loaded, *inputs)[:, 0], np.array(scores, float), atol=2e-3)
+    expected = loaded([tf.constant([question.text] * len(sentences)), tf.constant(sentences)])
+    np.testing.assert_allclose(to_numpy(expected)[:, 0], np.array(scores, float), atol=1e-3)
 
 
-def test_question_type_end_to_end(tmp_path, monkeypatch, capfd):
+def test_question_type_end_to_end(tmp_path, run, monkeypatch):
+    """Saving, exporting and serving is the same for all examples; here it counts what is served."""
+    calls = []
+    monkeypatch.setattr(training, "save_and_export", lambda *arguments: calls.append(arguments[1:]))
+    monkeypatch.setattr(training, "serve_in_fresh_process", lambda *arguments: calls.append(arguments))
     arguments = ("--data", QUESTION_SAMPLE, *TINY, "--pooling", "mean", "--output", tmp_path / "kinds")
-    printed = run(question_type, monkeypatch, capfd, *arguments)
+    printed = run(question_type, *arguments)
     assert "46 questions, 0 of them there twice" in printed
     assert re.search(r"^question type macro-F1: [01]\.\d{3}$", printed, flags=re.MULTILINE)
-    served = re.findall(r"^([A-Z]+) +[01]\.\d{3}  (.+)$", printed, flags=re.MULTILINE)
-    assert [text for _, text in served] == question_type.QUESTIONS
-    assert {label for label, _ in served} <= set(question_type.CLASSES)
-    assert sorted(os.listdir(tmp_path / "kinds")) == ["question_type.keras", "saved_model"]
+    labels = ",".join(question_type.CLASSES)
+    served = (tmp_path / "kinds", "--labels", labels, *question_type.QUESTIONS)
+    assert calls == [(tmp_path / "kinds", "question_type"), served]
+
+
+def test_serving_names_the_classes(tmp_path, monkeypatch, capsys):
+    class Model(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)])
+        def serve(self, texts):
+            return tf.where(texts[:, None] == "a", [[0.1, 0.7, 0.2]], [[0.6, 0.1, 0.3]])
+
+    tf.saved_model.save(Model(), str(tmp_path / "model"))
+    serving = load_example("serve_saved_model")
+    monkeypatch.setattr(sys, "argv", ["serve", str(tmp_path / "model"), "--labels", "LOC,NUM,HUM", "a", "b"])
+    serving.main()
+    assert capsys.readouterr().out == "NUM   0.700  a\nLOC   0.600  b\n"
