@@ -1,10 +1,14 @@
-"""Classify messages with an exported model; needs TensorFlow and TensorFlow Text, nothing of this package.
+"""Classify texts, or rank answers, with an exported model.
 
-python examples/serve_saved_model.py runs/spam/saved_model "You won a prize!" "See you at noon"
+It needs TensorFlow and TensorFlow Text, nothing of this package.
+
+    python examples/serve_saved_model.py runs/spam/saved_model "You won a prize!" "See you at noon"
+    python examples/serve_saved_model.py runs/question_type/saved_model --labels ABBR,DESC,ENTY,HUM,LOC,NUM "Who am I ?"
+    python examples/serve_saved_model.py runs/qa/saved_model --question "Who wrote Emma ?" "It rains ." "Austen did ."
 """
 
+import argparse
 import os
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -13,13 +17,28 @@ import tensorflow_text  # noqa: F401  registers the tokenizer's ops
 
 
 def main() -> None:
-    """Load the SavedModel and print one line a message."""
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
-    path, *messages = sys.argv[1:]
-    model = tf.saved_model.load(path)
-    for message, probability in zip(messages, model.serve(tf.constant(messages))[:, 0].numpy(), strict=True):
-        print(f"{'spam' if probability >= 0.5 else 'ham ':4}  {probability:.3f}  {message}")
+    """Load the SavedModel and print one line a text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", help="folder of the SavedModel")
+    parser.add_argument("texts", nargs="+", help="texts to classify, or answers to rank")
+    parser.add_argument("--labels", default="ham,spam", help="names of the classes (default: ham,spam)")
+    parser.add_argument("--question", help="what the texts may answer, for a model of pairs")
+    arguments = parser.parse_args()
+
+    texts, labels = tf.constant(arguments.texts), arguments.labels.split(",")
+    model = tf.saved_model.load(arguments.path)
+    if arguments.question is not None:
+        questions = tf.fill(texts.shape, arguments.question)
+        relevance = model.serve([questions, texts])[:, 0].numpy()
+        for answer, score in sorted(zip(arguments.texts, relevance, strict=True), key=lambda pair: -pair[1]):
+            print(f"{score:.3f}  {answer}")
+        return
+    for text, scores in zip(arguments.texts, model.serve(texts).numpy(), strict=True):
+        if len(scores) == 1:  # the probability of the second of two classes
+            best, score = int(scores[0] >= 0.5), scores[0]
+        else:
+            best, score = scores.argmax(), scores.max()
+        print(f"{labels[best]:4}  {score:.3f}  {text}")
 
 
 if __name__ == "__main__":

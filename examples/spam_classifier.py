@@ -12,22 +12,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from keras_bert_trend import POOLING_NAMES, BertTrend, WarmupLinearDecay
+import training
 
-HERE = Path(__file__).resolve().parent
-SHARED_DATA = HERE.parent.parent / "shared" / "data" / "sms_spam.tsv"
-SAMPLE_DATA = HERE / "data" / "sms_sample.tsv"
+SHARED_DATA = training.SHARED_DATA / "sms_spam.tsv"
+SAMPLE_DATA = training.HERE / "data" / "sms_sample.tsv"
 UCI_ARCHIVE = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
 
 MESSAGES = [
@@ -47,38 +42,30 @@ def main() -> None:
 
     model = build_model(arguments, num_examples=len(train[0]))
     model.fit(
-        batches(train, arguments.batch_size, shuffle=True),
-        validation_data=batches(validation, arguments.batch_size),
+        training.batches(*train, arguments.batch_size, shuffle=True),
+        validation_data=training.batches(*validation, arguments.batch_size),
         epochs=arguments.epochs,
         shuffle=False,  # the dataset does it
     )
-    report(test, predict(model, test[0]), train[0])
+    report(test, training.predict(model, test[0])[:, 0], train[0])
 
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    save_and_export(model, arguments.output)
-    print("\nThe exported model, loaded in a fresh process that knows TensorFlow only:")
-    serve = [sys.executable, str(HERE / "serve_saved_model.py"), str(arguments.output / "saved_model"), *MESSAGES]
-    subprocess.run(serve, check=True)
+    training.save_and_export(model, arguments.output, "spam")
+    training.serve_in_fresh_process(arguments.output, *MESSAGES)
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="tab-separated file: ham or spam, then the message")
-    parser.add_argument("--handle", default="minilm", help="the BERT to start from (default: minilm)")
-    parser.add_argument("--pooling", default="smooth_trend", choices=POOLING_NAMES)
-    parser.add_argument("--max-length", type=int, default=128, help="tokens a message is trimmed to")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-4, help="the peak, after warm-up")
-    parser.add_argument(
-        "--freeze-embeddings",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="keep the static embedding, which a trend is measured from and rare words are few examples of",
+    training.add_training_arguments(
+        parser,
+        pooling="smooth_trend",
+        max_length=128,
+        epochs=3,
+        batch_size=16,
+        learning_rate=1.5e-4,
+        output=Path("runs/spam"),
     )
-    parser.add_argument("--output", type=Path, default=Path("runs/spam"), help="folder for the trained model")
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
@@ -96,18 +83,11 @@ def find_data() -> Path:
 
 def read_messages(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read the messages and their labels (1 = spam)."""
-    texts, labels = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        label, _, text = line.rstrip("\r").partition("\t")
-        if label in ("ham", "spam"):
-            texts.append(text)
-            labels.append(float(label == "spam"))
-        elif line.strip() and number > 1:  # the first line may be a header
-            sys.exit(f"{path}, line {number}: expected 'ham' or 'spam', a tab and a message, got {line[:60]!r}.")
-    if len(set(labels)) < 2:
-        sys.exit(f"{path}: there must be both ham and spam to learn from.")
+    rows = training.read_table(path, ("ham", "spam"), columns=2)
+    texts = np.array([text for _, text in rows], dtype=object)
+    labels = np.array([label == "spam" for label, _ in rows], dtype="float32")
     print(f"{path}: {len(texts)} messages, {sum(labels):.0f} of them spam")
-    return np.array(texts, dtype=object), np.array(labels, dtype="float32")
+    return texts, labels
 
 
 def split(texts, labels):
@@ -121,53 +101,15 @@ def split(texts, labels):
     return [(texts[part], labels[part]) for part in (~test & ~validation, validation, test)]
 
 
-def batches(part, batch_size, shuffle=False):
-    """Batch messages of similar length together, so that little is padded."""
-    dataset = tf.data.Dataset.from_tensor_slices((part[0].astype(str), part[1]))
-    if shuffle:
-        dataset = dataset.shuffle(len(part[0]), reshuffle_each_iteration=True)
-    bounds = [50, 100, 150]  # bytes; few, since length alone tells much of ham and spam, and a batch should have both
-    return dataset.bucket_by_sequence_length(
-        lambda text, label: tf.strings.length(text), bounds, [batch_size] * (len(bounds) + 1), padded_shapes=((), ())
-    ).prefetch(tf.data.AUTOTUNE)
-
-
 def build_model(arguments, num_examples) -> keras.Model:
     """Put one unit on BERT's sentence embedding; everything trains."""
     text = keras.Input((), dtype="string", name="text")
-    bert = BertTrend(
-        arguments.handle,
-        pooling=arguments.pooling,
-        sequence_length=None,  # pad to the longest of the batch
-        max_length=arguments.max_length,
-        truncate=True,
-        trainable=True,
-        freeze_embeddings=arguments.freeze_embeddings,
-    )
-    x = keras.layers.LayerNormalization()(bert(text))  # poolings differ in scale: a sum of four layers, a log ratio
-    x = keras.layers.Dropout(0.1)(x)
-    small = keras.initializers.TruncatedNormal(stddev=0.02)  # as BERT's own classifier starts
-    spam = keras.layers.Dense(1, activation="sigmoid", kernel_initializer=small, name="spam")(x)
+    spam = training.add_head(training.make_bert(arguments)(text), units=1, activation="sigmoid", name="spam")
     model = keras.Model(text, spam)
-
     steps = arguments.epochs * -(-num_examples // arguments.batch_size)
-    optimizer = keras.optimizers.AdamW(
-        WarmupLinearDecay(arguments.learning_rate, total_steps=steps, warmup_steps=steps // 10),
-        weight_decay=0.01,
-        global_clipnorm=1.0,
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer = training.make_optimizer(arguments.learning_rate, steps)
     model.compile(optimizer, loss="binary_crossentropy", metrics=["accuracy"])
     return model
-
-
-def predict(model, texts) -> np.ndarray:
-    """Return each message's probability of being spam, in the order given."""
-    order = np.argsort([len(text) for text in texts])
-    probabilities = np.empty(len(texts), dtype="float32")
-    dataset = tf.data.Dataset.from_tensor_slices(texts[order].astype(str)).batch(64)
-    probabilities[order] = model.predict(dataset)[:, 0]
-    return probabilities
 
 
 def report(test, probabilities, train_texts) -> None:
@@ -194,17 +136,6 @@ def spam_scores(labels, predicted) -> tuple[float, float, float]:
     hits = float(np.sum(predicted & (labels == 1)))
     precision, recall = hits / max(predicted.sum(), 1), hits / max(labels.sum(), 1)
     return precision, recall, 2 * precision * recall / max(precision + recall, 1e-9)
-
-
-def save_and_export(model, folder) -> None:
-    """Write `spam.keras` and the SavedModel, each under a temporary name first, so that neither is ever half there."""
-    model.save(folder / "writing.keras")
-    os.replace(folder / "writing.keras", folder / "spam.keras")
-    shutil.rmtree(folder / "writing_saved_model", ignore_errors=True)
-    model.export(folder / "writing_saved_model", verbose=False)
-    shutil.rmtree(folder / "saved_model", ignore_errors=True)
-    os.replace(folder / "writing_saved_model", folder / "saved_model")
-    print(f"\nwrote {folder / 'spam.keras'} and {folder / 'saved_model'}")
 
 
 if __name__ == "__main__":

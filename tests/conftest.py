@@ -1,5 +1,6 @@
 """What the tests share: where the fixtures are, and how to run code in a fresh process."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -92,6 +93,14 @@ def _float32_policy():
     keras.config.set_dtype_policy("float32")
     yield
     keras.config.set_dtype_policy("float32")
+
+
+def load_example(name: str):
+    """Import an example, which finds its neighbours as it does when it is run."""
+    folder = str(ROOT / "examples")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return importlib.import_module(name)
 
 
 def random_inputs(config: BertConfig, lengths, seq: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, V4
+from tests.conftest import ROOT, V4, load_example
 
 EXAMPLE = ROOT / "examples" / "spam_classifier.py"
 
@@ -38,7 +38,10 @@ def test_spam_classifier_end_to_end(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("ham\thello\nnonsense\n", "line 2: expected 'ham' or 'spam'"), ("ham\thello\nham\tbye\n", "both ham and spam")],
+    [
+        ("ham\thello\nnonsense\n", "line 2: expected 2 columns between tabs, the first of them 'ham' or 'spam'"),
+        ("ham\thello\nham\tbye\n", "at least two of the labels 'ham', 'spam'"),
+    ],
 )
 def test_data_that_cannot_be_used(tmp_path, content, message):
     (tmp_path / "data.tsv").write_text(content)
@@ -49,11 +52,7 @@ def test_data_that_cannot_be_used(tmp_path, content, message):
 
 
 def test_without_data_and_network_the_sample_is_used(monkeypatch):
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("spam_classifier", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_example("spam_classifier")
 
     def no_network(*args, **kwargs):
         raise OSError("no network")
