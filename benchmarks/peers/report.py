@@ -59,7 +59,7 @@ def task_table(task: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     if work.get("memory"):
         return _memory_table(task)
     references = [label for label in task["references"] if label in records]
-    header = ["contender", "s (median)", "tokens/s", "share of matrix product's speed"]
+    header = ["contender", "s", "CPU s", "tokens/s", "share of matrix product's speed"]
     header += [f"time ÷ {label}" for label in references]
     rows = []
     for label in records:
@@ -70,24 +70,27 @@ def task_table(task: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         if tokens and "mean_length" in facts:
             flops = tokens * flops_per_token(facts["config"], facts["mean_length"], bool(work.get("training")))
             share = shares_of_limit(records, label, flops)
-        row = [label, f"{median:.4f}", f"{tokens / median:,.0f}" if tokens else ""]
+        row = [label, f"{median:.4f}", _cpu(records[label]), f"{tokens / median:,.0f}" if tokens else ""]
         row.append(f"{share.median:.2f}" if share else "")
         row += ["" if label in LIMITS else str(ratio_of_rounds(times, seconds(records, one))) for one in references]
         if label in LIMITS:
-            row[2] = f"{2 * MATMUL**3 / median / 1e9:,.0f} GFLOP/s"
+            row[3] = f"{2 * MATMUL**3 / median / 1e9:,.0f} GFLOP/s"
         rows.append(row)
-    if not any(row[3] for row in rows):
-        header.pop(3)
-        for row in rows:
-            row.pop(3)
-    return markdown_table(header, rows)
+    # Columns that say nothing of this task are left out.
+    filled = [i for i in range(len(header)) if any(row[i] for row in rows)]
+    return markdown_table([header[i] for i in filled], [[row[i] for i in filled] for row in rows])
+
+
+def _cpu(repetitions: Sequence[Mapping[str, Any]]) -> str:
+    times = [one["cpu_seconds"] for one in repetitions if "cpu_seconds" in one]
+    return f"{quantile(times, 0.5):.4f}" if times else ""
 
 
 def _memory_table(task: Mapping[str, Any]) -> str:
     rows = []
     for label, repetitions in task["records"].items():
         peak = quantile([record["peak"] for record in repetitions], 0.5)
-        above = quantile([record["peak"] - (record["held"] or 0) for record in repetitions], 0.5)
+        above = quantile([record["peak"] - record["held"] for record in repetitions], 0.5)
         rows.append([label, f"{peak / MEBIBYTE:,.0f}", f"{above / MEBIBYTE:,.0f}"])
     return markdown_table(["contender", "peak, MiB", "of it after the imports, MiB"], rows)
 
@@ -100,7 +103,9 @@ def promises_table(tasks: Mapping[str, Any]) -> str:
         for own, peer, least in task["promises"]:
             if own in records and peer in records:
                 ratio = ratio_of_rounds(seconds(records, peer), seconds(records, own))
-                rows.append([f"{name}: {own} beside {peer}", f"{least:.2f}", ratio, "yes" if ratio.median >= least else "no"])
+                rows.append(
+                    [f"{name}: {own} beside {peer}", f"{least:.2f}", ratio, "yes" if ratio.median >= least else "no"]
+                )
     return markdown_table(["times as fast", "wanted", "measured (10 % … 90 %)", "reached"], rows) if rows else ""
 
 

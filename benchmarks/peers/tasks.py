@@ -174,7 +174,7 @@ def train(batch: int, length: int, steps: int) -> Task:
 
 
 def serve(official: bool) -> Task:
-    """Exported SavedModels called with strings."""
+    """Compare exported SavedModels, called with strings."""
     mean, trend = "our export, mean", "our export, trend"
 
     def ours(label, pooling):
@@ -199,7 +199,7 @@ def serve(official: bool) -> Task:
 
 
 def memory(official: bool) -> Task:
-    """The peak of resident memory of each, in a process of its own."""
+    """Compare peaks of resident memory, each in a process of its own."""
     ours = [
         Contender(f"ours, embed, {pooling}", "ours", "embed", {"pooling": pooling}, None, True)
         for pooling in ("mean", "trend", "last_four_sum")
@@ -221,7 +221,9 @@ def grow(axis: str, sizes: list[int], poolings: list[str]) -> Task:
     contenders, tokens, references = [], {}, []
 
     def add(label, adapter, shape, **options):
-        contenders.append(Contender(label, adapter, "encode", {**shape, **options}, f"{shape}" if ok(options) else None))
+        contenders.append(
+            Contender(label, adapter, "encode", {**shape, **options}, f"{shape}" if ok(options) else None)
+        )
         tokens[label] = shape["batch"] * shape["length"]
 
     def ok(options):

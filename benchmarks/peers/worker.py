@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import sys
 import time
 import traceback
@@ -36,8 +35,12 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
     from peers.adapters import make_adapter
+    from peers.memory import peak_bytes, resident_bytes
 
     runs = {}
+
+    def memory():
+        return {"peak": peak_bytes(), "resident": resident_bytes()}
 
     def serve(request):
         if request["do"] == "make":
@@ -77,21 +80,6 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         answer(lambda request=request: serve(request))
-
-
-def resident_bytes() -> int | None:
-    """Return this process's resident memory now, where the system tells."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        return None
-
-
-def memory() -> dict:
-    """Return the process's peak of resident memory and what it holds now, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"peak": peak, "resident": resident_bytes()}
 
 
 if __name__ == "__main__":

@@ -20,32 +20,24 @@ class Adapter(BaseAdapter):
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        # Its threads would otherwise still spin, waiting for work, while the next contender runs.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        session = onnxruntime.InferenceSession(
-            str(self.work / graph), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(str(self.work / graph), options, providers=["CPUExecutionProvider"])
         tokenizer = Tokenizer.from_file(f"{self.minilm}/tokenizer.json")
         tokenizer.no_padding()
         tokenizer.enable_truncation(self.max_length)
-        names = [one.name for one in session.get_inputs()]
+        # Both exporters of PyTorch and the fusions leave out inputs or make them int32, as they like.
+        dtypes = {one.name: np.int32 if "int32" in one.type else np.int64 for one in session.get_inputs()}
 
         def run():
             rows = Rows(len(self.texts))
             ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(self.texts)]
             for places, padded, mask in self.token_batches(ids):
                 feed = {"input_ids": padded, "attention_mask": mask, "token_type_ids": np.zeros_like(padded)}
-                feed = {name: array.astype(_dtype(session, name), copy=False) for name, array in feed.items() if name in names}
+                feed = {name: feed[name].astype(dtype, copy=False) for name, dtype in dtypes.items()}
                 (hidden,) = session.run(None, feed)
                 rows.put(places, _pooled(hidden, mask, pooling))
             return rows.vectors
 
         return run
-
-
-def _dtype(session, name: str) -> type:
-    kind = next(one.type for one in session.get_inputs() if one.name == name)
-    return np.int32 if kind == "tensor(int32)" else np.int64
 
 
 def _pooled(hidden: np.ndarray, mask: np.ndarray, pooling: str) -> np.ndarray:

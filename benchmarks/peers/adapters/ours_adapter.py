@@ -25,9 +25,11 @@ class Adapter(TensorFlowAdapter):
     packages = ("tensorflow", "tensorflow-text", "keras", "numpy")
 
     def versions(self) -> dict[str, str]:
+        """Return the versions, the checked-out package's own among them."""
         return {"keras_bert_trend": keras_bert_trend.__version__, **super().versions()}
 
     def layer(self, pooling, **kwargs) -> BertTrend:
+        """Return the layer, frozen and padding to the batch's longest unless told otherwise."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # trend is compared in training too
             kwargs = {"trainable": False, "sequence_length": None, "max_length": self.max_length, **kwargs}

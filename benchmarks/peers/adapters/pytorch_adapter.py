@@ -31,10 +31,11 @@ class Adapter(BaseAdapter):
         torch.set_num_threads(threads)
 
     def model(self, attention: str = "sdpa") -> BertModel:
+        """Return MiniLM, not training."""
         return BertModel.from_pretrained(self.minilm, attn_implementation=attention, dtype=torch.float32).eval()
 
     def matmul(self, size: int) -> Run:
-        """A plain float32 matrix product: what the machine gives at this moment."""
+        """Multiply plain float32 matrices: what the machine gives at this moment."""
         a, b = torch.rand(size, size), torch.rand(size, size)
         return lambda: (a @ b)[:1, :1]
 
@@ -152,7 +153,7 @@ class Adapter(BaseAdapter):
                 str(plain),
                 input_names=names,
                 output_names=["last_hidden_state"],
-                dynamic_axes=dict.fromkeys([*names, "last_hidden_state"], {0: "batch", 1: "length"}),
+                dynamic_axes={name: {0: "batch", 1: "length"} for name in [*names, "last_hidden_state"]},
                 opset_version=17,
                 dynamo=False,
             )

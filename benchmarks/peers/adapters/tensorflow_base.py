@@ -21,7 +21,7 @@ class TensorFlowAdapter(BaseAdapter):
         tf.config.threading.set_inter_op_parallelism_threads(threads)
 
     def matmul(self, size: int) -> Run:
-        """A plain float32 matrix product: what the machine gives at this moment."""
+        """Multiply plain float32 matrices: what the machine gives at this moment."""
         a, b = (tf.random.stateless_uniform((size, size), (0, i)) for i in (1, 2))
         product = tf.function(lambda a, b: tf.matmul(a, b))
         return lambda: product(a, b).numpy()[:1, :1]

@@ -40,10 +40,6 @@ class Adapter(TensorFlowAdapter):
         """Strings to token ids, padded to 128."""
         return self.tokenizing(hub.load(folder), batch_size)
 
-    def serve(self, pooling: str) -> Run:
-        """The tutorial's pipeline, called with strings."""
-        return self.embed(pooling, padded=True)
-
     def load(self, folder: str) -> Run:
         """Import a SavedModel, for its peak of memory."""
         return lambda: hub.load(folder)
