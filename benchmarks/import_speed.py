@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from peers.common import MEBIBYTE, ROOT, processor, write_json
-from peers.memory import peak_bytes, resident_bytes
+from peers.process import peak_bytes, resident_bytes
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

@@ -81,6 +81,18 @@ def task_table(task: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     return markdown_table([header[i] for i in filled], [[row[i] for i in filled] for row in rows])
 
 
+def _disturbance(task: Mapping[str, Any]) -> str:
+    """Say how much of the machine other processes took meanwhile: where it is much, the ratios mean little.
+
+    Libraries whose threads wait for each other by spinning (PyTorch, ONNX Runtime) suffer most from it.
+    """
+    shares = [one["others"] for repetitions in task["records"].values() for one in repetitions if one.get("others")]
+    if not shares:
+        return ""
+    middle, high = (quantile(shares, share) for share in (0.5, 0.9))
+    return f" Meanwhile other processes took {middle:.0%} of the machine (median; 90 %: {high:.0%})."
+
+
 def _cpu(repetitions: Sequence[Mapping[str, Any]]) -> str:
     times = [one["cpu_seconds"] for one in repetitions if "cpu_seconds" in one]
     return f"{quantile(times, 0.5):.4f}" if times else ""
@@ -134,6 +146,14 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     if promises:
         lines += ["", "## What was promised", "", promises]
     for task in results["tasks"].values():
-        lines += ["", f"## {task['title']}", "", f"{task['rounds']} rounds.", "", task_table(task, facts), ""]
+        lines += [
+            "",
+            f"## {task['title']}",
+            "",
+            f"{task['rounds']} rounds.{_disturbance(task)}",
+            "",
+            task_table(task, facts),
+            "",
+        ]
         lines += [f"{note}\n" for note in task["notes"]]
     return "\n".join(lines).rstrip() + "\n"

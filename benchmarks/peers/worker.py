@@ -35,7 +35,7 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
     from peers.adapters import make_adapter
-    from peers.memory import peak_bytes, resident_bytes
+    from peers.process import busy_seconds, peak_bytes, resident_bytes
 
     runs = {}
 
@@ -57,9 +57,11 @@ def main() -> None:
             del runs[request["key"]]
             return {}
         run = runs[request["key"]]
-        before, start = time.process_time(), time.perf_counter()
+        all_before, own_before, start = busy_seconds(), time.process_time(), time.perf_counter()
         run()
-        return {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - before, **memory()}
+        seconds, own, everyone = time.perf_counter() - start, time.process_time() - own_before, busy_seconds()
+        others = None if everyone is None else max(everyone - all_before - own, 0) / seconds / os.cpu_count()
+        return {"seconds": seconds, "cpu_seconds": own, "others": others, **memory()}
 
     def answer(make):
         try:
