@@ -88,6 +88,7 @@ def write(folder: str) -> None:
 
 def measure(way: str, folder: str) -> dict:
     """Import the model once and return what that took."""
+    sys.path.insert(0, str(ROOT))  # this checkout's package, whichever is installed
     import keras
     import tensorflow as tf
     import tensorflow_hub as hub

@@ -90,7 +90,7 @@ def test_report_says_what_was_promised_and_what_was_measured(tmp_path):
             "texts": 4,
             "tokens": [15] * 4,
             "data": "x.tsv",
-            "mean_length": 15.0,
+            "attended": 15.0,
             "batch_size": 2,
             "config": CONFIG,
         },

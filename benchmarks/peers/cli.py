@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import shlex
 import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from . import tasks
+from . import importing, tasks
+from .adapters import ENVIRONMENTS
 from .checks import Checks
 from .common import ROOT, default_data, read_texts, write_file, write_json
 from .environments import find_pythons, names, set_up
@@ -33,10 +35,16 @@ def main(argv: list[str] | None = None) -> None:
         work = arguments.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
         results = run(arguments, work)
-    for suffix, write, content in ((".json", write_json, results), (".md", write_file, as_markdown(results))):
-        write(arguments.output / f"{arguments.name}{suffix}", content)
     print(as_markdown(results))
-    print(f"written: {arguments.output / arguments.name}.json, .md", file=sys.stderr)
+    for name, why in results["failures"].items():
+        print(f"peers.py: the task {name} failed: {why}", file=sys.stderr)
+    sys.exit(1 if results["failures"] else 0)
+
+
+def write_results(results: dict, folder: Path) -> None:
+    """Write the raw numbers and the tables."""
+    write_json(folder / f"{results['name']}.json", results)
+    write_file(folder / f"{results['name']}.md", as_markdown(results))
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -46,7 +54,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=names(), help="with --setup: these environments")
     parser.add_argument("--environments", type=Path, metavar="DIR", help="where --setup made them")
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS[:7]), help="default: all but the sweeps")
-    parser.add_argument("--without", nargs="+", default=[], metavar="ADAPTER", help="peers that do not take part")
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        choices=[one for one in ENVIRONMENTS if one != "ours"],
+        help="peers that do not take part",
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=_cores(), help="for every contender; all cores by default")
     parser.add_argument("--data", type=Path, default=default_data())
@@ -68,8 +82,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _cores() -> int:
-    import os
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -83,7 +95,8 @@ def run(arguments: argparse.Namespace, work: Path) -> dict:
         "threads": arguments.threads,
     }
     pythons, missing = find_pythons(arguments.environments)
-    pythons = {adapter: python for adapter, python in pythons.items() if adapter not in arguments.without}
+    without = {*arguments.without, *(["onnx_runtime"] if "pytorch" in arguments.without else [])}  # it writes the graph
+    pythons = {adapter: python for adapter, python in pythons.items() if adapter not in without}
     # Only messages that every library's tokenizer cuts alike: they differ on some accents and symbols.
     texts = [text for text in read_texts(arguments.data, 10**6) if text.isascii()]
     texts = texts[:: max(len(texts) // arguments.texts, 1)]
@@ -95,22 +108,22 @@ def run(arguments: argparse.Namespace, work: Path) -> dict:
     if missing:
         notes.append(f"not there, and left out: {', '.join(missing)}")
     facts = json.loads((work / "facts.json").read_text(encoding="utf-8"))
-    # A token attends to those of its own text: the mean is over tokens, not over texts.
     count = sum(facts["tokens"])
-    facts.update(
-        texts=len(texts), data=arguments.data.name, batch_size=arguments.batch_size,
-        mean_length=count / len(texts),
-    )  # fmt: skip
-    results |= {"facts": facts, "versions": versions, "notes": notes, "tasks": {}}
+    facts |= {"texts": len(texts), "data": arguments.data.name, "batch_size": arguments.batch_size}
+    # How many tokens a token attends to, on average over the tokens.
+    facts["attended"] = sum(length**2 for length in facts["tokens"]) / count
+    results |= {"facts": facts, "versions": versions, "notes": notes, "tasks": {}, "failures": {}}
     for name in arguments.task:
-        if name == "import":
-            from . import importing
-
-            results["tasks"][name] = importing.run(pythons, work, arguments.rounds, say)
-            continue
-        task = make_task(name, arguments, work)
-        results["tasks"][name] = run_task(name, task, arguments, work, pythons, versions, count)
-        write_json(work / "partial.json", results)
+        try:
+            if name == "import":
+                results["tasks"][name] = importing.run(work, arguments.rounds, say)
+            else:
+                task = make_task(name, arguments, work)
+                results["tasks"][name] = run_task(name, task, arguments, work, pythons, versions, count)
+        except (WorkerError, ValueError) as error:  # what the others measured must not be lost
+            say(f"{name} failed: {error}")
+            results["failures"][name] = str(error)
+        write_results(results, arguments.output)
     return results
 
 
@@ -176,12 +189,9 @@ def run_task(name, task: tasks.Task, arguments, work: Path, pythons, versions: d
     contenders = [contender for contender in task.contenders if contender.adapter in pythons]
     checks = Checks(tasks.TOLERANCE)
     with Workers(pythons, work, arguments.threads) as workers:
-        try:
-            records = run_interleaved(
-                workers, contenders, arguments.rounds, checks, lambda message: say(f"{name}: {message}")
-            )
-        except (WorkerError, ValueError) as error:
-            sys.exit(f"peers.py: task {name}: {error}")
+        records = run_interleaved(
+            workers, contenders, arguments.rounds, checks, lambda message: say(f"{name}: {message}")
+        )
         versions |= workers.versions
     content = {"tokens": tokens} if task.work.get("tokens") == "texts" else {}
     return {

@@ -9,7 +9,7 @@ from pathlib import Path
 from .common import ROOT
 
 
-def run(pythons: dict[str, str], work: Path, rounds: int, say: Callable[[str], None]) -> dict:
+def run(work: Path, rounds: int, say: Callable[[str], None]) -> dict:
     """Measure, by `benchmarks/import_speed.py`, and return the task's results in the shape of all others'."""
     sys.path.append(str(ROOT / "benchmarks"))
     import import_speed

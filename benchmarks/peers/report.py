@@ -67,9 +67,10 @@ def task_table(task: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         median = quantile(times, 0.5)
         tokens = None if label in LIMITS else tokens_of(work, label)
         share = None
-        if tokens and "mean_length" in facts:
-            flops = tokens * flops_per_token(facts["config"], facts["mean_length"], bool(work.get("training")))
-            share = shares_of_limit(records, label, flops)
+        if tokens:
+            length = work.get("length", facts["attended"])
+            one = flops_per_token(facts["config"], length, training=work.get("training", False))
+            share = shares_of_limit(records, label, tokens * one)
         row = [label, f"{median:.4f}", _cpu(records[label]), f"{tokens / median:,.0f}" if tokens else ""]
         row.append(f"{share.median:.2f}" if share else "")
         row += ["" if label in LIMITS else str(ratio_of_rounds(times, seconds(records, one))) for one in references]
@@ -124,6 +125,7 @@ def promises_table(tasks: Mapping[str, Any]) -> str:
 def as_markdown(results: Mapping[str, Any]) -> str:
     """Return the whole report."""
     machine, facts = results["machine"], results["facts"]
+    tokens = sum(facts["tokens"])
     lines = [
         f"# {results['name']}",
         "",
@@ -132,8 +134,8 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         f"{machine['cpu']}, {machine['cores']} cores, {results['threads']} threads for everyone; {machine['system']}; "
         f"load before: {machine['load_average_before']}. {results['date']}.",
         "",
-        f"{facts['texts']} texts of {facts['data']}, {sum(facts['tokens'])} tokens with [CLS] and [SEP] "
-        f"(mean {facts['mean_length']:.1f}), batches of {facts['batch_size']}, float32, MiniLM-L6. One process a "
+        f"{facts['texts']} texts of {facts['data']}, {tokens} tokens with [CLS] and [SEP] "
+        f"(mean {tokens / facts['texts']:.1f}), batches of {facts['batch_size']}, float32, MiniLM-L6. One process a "
         "library, one of them computing at any moment, the order shuffled in every round. Ratios are medians over the "
         "rounds' own ratios, with 10 % and 90 %: greater than 1 is slower than ours. Results were compared before "
         "anything was timed.",
@@ -142,6 +144,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     for environment, versions in sorted(results["versions"].items()):
         lines.append(f"* {environment}: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
     lines += [f"* {note}" for note in results["notes"]]
+    lines += [f"* **the task {name} failed**: {why}" for name, why in results.get("failures", {}).items()]
     promises = promises_table(results["tasks"])
     if promises:
         lines += ["", "## What was promised", "", promises]

@@ -42,7 +42,7 @@ def limits() -> list[Contender]:
 
 def embed_peers(method: str = "embed", fresh: bool = False, official: bool = False) -> list[Contender]:
     """Return the peers that make mean embeddings of strings."""
-    written = {"encoder": "encoder_official", "preprocessing": "preprocessing_official"} if official else {}
+    written = _written(official)
 
     def contender(label, adapter, **options):
         return Contender(label, adapter, method, options, "normalized" if "sentence" in label else "mean", fresh)
@@ -57,6 +57,11 @@ def embed_peers(method: str = "embed", fresh: bool = False, official: bool = Fal
         contender("ONNX Runtime, fused", "onnx_runtime", pooling="mean", graph="bert_fused.onnx"),
         contender("ONNX Runtime, as exported", "onnx_runtime", pooling="mean", graph="bert.onnx"),
     ]
+
+
+def _written(official: bool) -> dict[str, str]:
+    """Return which SavedModels `hub.load` takes: those of Google's exporter, or those that this package wrote."""
+    return {"encoder": "encoder_official", "preprocessing": "preprocessing_official"} if official else {}
 
 
 def embed(poolings: list[str], official: bool) -> Task:
@@ -118,14 +123,14 @@ def tokenize(preprocessing: str, fixture: str | None, texts: int) -> Task:
     """Strings → token ids."""
     ours = "ours, all texts at once"
     contenders = [
-        Contender(ours, "ours", "tokenize", {"batch_size": texts}),
-        Contender("ours, batches of 32", "ours", "tokenize", {"batch_size": 32}),
+        Contender(ours, "ours", "tokenize", {"batch_size": texts}, "all"),
+        Contender("ours, batches of 32", "ours", "tokenize", {"batch_size": 32}, "batches"),
         Contender("preprocessing SavedModel, all at once", "tf_hub", "tokenize",
-                  {"batch_size": texts, "folder": preprocessing}),
+                  {"batch_size": texts, "folder": preprocessing}, "all"),
         Contender("preprocessing SavedModel, batches of 32", "tf_hub", "tokenize",
-                  {"batch_size": 32, "folder": preprocessing}),
-        Contender("Hugging Face tokenizers, all at once", "pytorch", "tokenize", {"batch_size": texts}),
-        Contender("Hugging Face tokenizers, batches of 32", "pytorch", "tokenize", {"batch_size": 32}),
+                  {"batch_size": 32, "folder": preprocessing}, "batches"),
+        Contender("Hugging Face tokenizers, all at once", "pytorch", "tokenize", {"batch_size": texts}, "all"),
+        Contender("Hugging Face tokenizers, batches of 32", "pytorch", "tokenize", {"batch_size": 32}, "batches"),
         Contender("ours, embed, mean (the whole)", "ours", "embed", {"pooling": "mean"}),
     ]  # fmt: skip
     references = [ours, "ours, batches of 32"]
@@ -137,12 +142,13 @@ def tokenize(preprocessing: str, fixture: str | None, texts: int) -> Task:
         small = "ours, the small vocabulary"
         recorded = "Google's preprocessing SavedModel, small vocabulary"
         contenders += [
-            Contender(small, "ours", "tokenize", {"batch_size": 32, "handle": fixture}, "small"),
-            Contender(recorded, "tf_hub", "tokenize", {"batch_size": 32, "folder": fixture}),
+            Contender(small, "ours", "tokenize", {"batch_size": 32, "handle": fixture, "length": 32}, "small"),
+            Contender(recorded, "tf_hub", "tokenize", {"batch_size": 32, "folder": fixture}, "small"),
         ]
         references.append(small)
         promises.append((small, recorded, 1.0))
-    return Task("Tokenisation", contenders, references, {"tokens": "texts"}, promises)
+    notes = ["All pad to 128 tokens (32 with the small vocabulary, as Google's recorded SavedModel does)."]
+    return Task("Tokenisation", contenders, references, {"tokens": "texts"}, promises, notes)
 
 
 def train(batch: int, length: int, steps: int) -> Task:
@@ -162,7 +168,7 @@ def train(batch: int, length: int, steps: int) -> Task:
             *limits(),
         ],
         [mean, "ours, fit, smooth_trend"],
-        {"tokens": batch * length * steps, "training": True},
+        {"tokens": batch * length * steps, "length": length, "training": True},
         [
             (mean, "KerasHub, fit", 1.6),
             (mean, "KerasHub, fit, jit_compile=False", 1.6),
@@ -180,6 +186,7 @@ def serve(official: bool) -> Task:
     def ours(label, pooling):
         return Contender(label, "ours", "serve", {"pooling": pooling}, pooling)
 
+    written = _written(official)
     reference = Contender("ours, layer, mean", "ours", "embed", {"pooling": "mean", "way": "layer"}, "mean")
     return Task(
         "Serving: a SavedModel called with batches of strings",
@@ -189,7 +196,11 @@ def serve(official: bool) -> Task:
             Contender("ours, layer, trend", "ours", "embed", {"pooling": "trend", "way": "layer"}, "trend"),
             ours(trend, "trend"),
             Contender(
-                "hub.load, padded to 128 (tutorial)", "tf_hub", "embed", {"pooling": "mean", "padded": True}, "mean"
+                "hub.load, padded to 128 (tutorial)",
+                "tf_hub",
+                "embed",
+                {"pooling": "mean", "padded": True, **written},
+                "mean",
             ),
         ],
         [mean, trend],

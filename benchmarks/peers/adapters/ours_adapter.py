@@ -61,12 +61,11 @@ class Adapter(TensorFlowAdapter):
 
         return run
 
-    def tokenize(self, batch_size: int, handle: str | None = None) -> Run:
-        """Strings to token ids."""
-        if handle is None:
-            return self.tokenizing(self.layer("mean").preprocessor.preprocess, batch_size)
-        length = self.max_length
-        return self.tokenizing(BertPreprocessor.from_handle(handle, sequence_length=length).preprocess, batch_size)
+    def tokenize(self, batch_size: int, handle: str = "minilm", length: int | None = None) -> Run:
+        """Strings to token ids, padded to 128 or to `length`."""
+        source = handle if handle != "minilm" else self.minilm
+        preprocessor = BertPreprocessor.from_handle(source, sequence_length=length or self.max_length)
+        return self.tokenizing(preprocessor.preprocess, batch_size)
 
     def train(self, pooling: str, jit_compile: bool | str = "auto") -> Run:
         """Fine-tune everything through `compile` and `fit`."""

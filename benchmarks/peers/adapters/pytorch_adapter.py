@@ -75,13 +75,15 @@ class Adapter(BaseAdapter):
         return run
 
     def tokenize(self, batch_size: int) -> Run:
-        """Strings to token ids."""
+        """Strings to token ids, padded to 128."""
         tokenizer = fast_tokenizer(self.minilm, self.max_length)
+        tokenizer.enable_padding(length=self.max_length)
 
         def run():
             for start in range(0, len(self.texts), batch_size):
-                ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(self.texts[start : start + batch_size])]
-            return {"last": _padded(ids)}
+                encodings = tokenizer.encode_batch_fast(self.texts[start : start + batch_size])
+                ids = np.array([encoding.ids for encoding in encodings])
+            return {"last": ids}
 
         return run
 
@@ -177,8 +179,3 @@ def pooled(hidden, mask, pooling: str):
         return hidden[:, 0]
     weights = mask[:, :, None].to(hidden.dtype)
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-
-
-def _padded(ids: list[list[int]]) -> np.ndarray:
-    longest = max(map(len, ids))
-    return np.array([one + [0] * (longest - len(one)) for one in ids])
