@@ -172,6 +172,8 @@ def test_texts_come_from_all_over_the_file(tmp_path):
     path.write_text("Label\tSMS\n" + "".join(f"ham\ttext {i}\n" for i in range(10)), encoding="utf-8")
     assert read_texts(path, 3) == ["text 0", "text 3", "text 6"]
     assert len(read_texts(path, 25)) == 25
+    path.write_text("Label\tSMS\nham\tcafé\nham\tcoffee\n", encoding="utf-8")
+    assert read_texts(path, 2, ascii_only=True) == ["coffee", "coffee"]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")

@@ -98,9 +98,7 @@ def run(arguments: argparse.Namespace, work: Path) -> dict:
     without = {*arguments.without, *(["onnx_runtime"] if "pytorch" in arguments.without else [])}  # it writes the graph
     pythons = {adapter: python for adapter, python in pythons.items() if adapter not in without}
     # Only messages that every library's tokenizer cuts alike: they differ on some accents and symbols.
-    texts = [text for text in read_texts(arguments.data, 10**6) if text.isascii()]
-    texts = texts[:: max(len(texts) // arguments.texts, 1)]
-    texts = (texts * (arguments.texts // len(texts) + 1))[: arguments.texts]
+    texts = read_texts(arguments.data, arguments.texts, ascii_only=True)
     settings = {"texts": texts, "batch_size": arguments.batch_size, "max_length": 128, "minilm": minilm_folder()}
     write_json(work / "settings.json", settings)
     versions: dict[str, dict[str, str]] = {}

@@ -31,9 +31,10 @@ def default_data() -> Path:
     return next(path for path in DATA if path.is_file())
 
 
-def read_texts(path: Path, count: int) -> list[str]:
+def read_texts(path: Path, count: int, ascii_only: bool = False) -> list[str]:
     """Return `count` messages in the file's order, from all over it: the last column of every line but the first."""
     texts = [line.split("\t")[-1] for line in path.read_text(encoding="utf-8").split("\n")[1:] if line]
+    texts = [text for text in texts if text.isascii()] if ascii_only else texts
     texts = texts[:: max(len(texts) // count, 1)]
     return (texts * (count // len(texts) + 1))[:count]
 

@@ -164,7 +164,8 @@ class Adapter(BaseAdapter):
                 str(plain), "bert", num_heads=config.num_attention_heads, hidden_size=config.hidden_size, opt_level=1
             )
             optimized.save_model_to_file(str(fused))
-            (self.work / "onnx_fusions.txt").write_text(str(optimized.get_fused_operator_statistics()))
+            fusions = {name: count for name, count in optimized.get_fused_operator_statistics().items() if count}
+            (self.work / "onnx_fusions.txt").write_text(", ".join(f"{n} {name}" for name, n in fusions.items()))
 
         return run
 
