@@ -61,6 +61,8 @@ def task_table(task: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     references = [label for label in task["references"] if label in records]
     header = ["contender", "s", "CPU s", "tokens/s", "share of matrix product's speed"]
     header += [f"time ÷ {label}" for label in references]
+    pairs = work.get("pairs") or {}  # where every row has a reference of its own
+    header += ["time ÷ ours, mean, of the same shape"] if pairs else []
     rows = []
     for label in records:
         times = seconds(records, label)
@@ -74,6 +76,8 @@ def task_table(task: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         row = [label, f"{median:.4f}", _cpu(records[label]), f"{tokens / median:,.0f}" if tokens else ""]
         row.append(f"{share.median:.2f}" if share else "")
         row += ["" if label in LIMITS else str(ratio_of_rounds(times, seconds(records, one))) for one in references]
+        if pairs:
+            row.append(ratio_of_rounds(times, seconds(records, pairs[label])))
         if label in LIMITS:
             row[3] = f"{2 * MATMUL**3 / median / 1e9:,.0f} GFLOP/s"
         rows.append(row)

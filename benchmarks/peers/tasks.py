@@ -229,7 +229,7 @@ def memory(official: bool) -> Task:
 def grow(axis: str, sizes: list[int], poolings: list[str]) -> Task:
     """How the cost grows along one axis: batch, length, layers or pooling."""
     base = {"batch": 8 if axis == "length" else 32, "length": 32, "layers": 6}
-    contenders, tokens, references = [], {}, []
+    contenders, tokens, references, pairs = [], {}, [], {}
 
     def add(label, adapter, shape, **options):
         contenders.append(
@@ -251,6 +251,7 @@ def grow(axis: str, sizes: list[int], poolings: list[str]) -> Task:
             add(f"{axis} {size}: ours, mean", "ours", shape, pooling="mean")
             add(f"{axis} {size}: ours, trend", "ours", shape, pooling="trend")
             add(f"{axis} {size}: transformers, SDPA", "pytorch", shape)
+            pairs |= {label: f"{axis} {size}: ours, mean" for label in tokens if label not in pairs}
     fixed = ", ".join(f"{name} {value}" for name, value in base.items() if name != axis)
     return Task(f"Cost as {axis} grows ({fixed}; token ids to embeddings)", contenders, references,
-                {"tokens": tokens, "axis": axis})  # fmt: skip
+                {"tokens": tokens, "pairs": pairs})  # fmt: skip
