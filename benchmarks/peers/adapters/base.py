@@ -72,6 +72,15 @@ def pad(ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     return padded, mask
 
 
+def of_real_tokens(states: np.ndarray, scores: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """Return states `(layers, batch, seq, hidden)` and scores `(layers, batch, heads, query, key)`, 0 for padding.
+
+    What a model says of padding has no meaning, and rounding may move it more than anything else.
+    """
+    real = ids != 0
+    return {"states": states * real[None, :, :, None], "scores": scores * real[None, :, None, :, None]}
+
+
 def made_up_ids(batch: int, length: int) -> np.ndarray:
     """Return random token ids `(batch, length)` between [CLS] and [SEP], the same in every process."""
     ids = np.random.default_rng(0).integers(1000, 29000, (batch, length))

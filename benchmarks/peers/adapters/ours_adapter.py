@@ -13,7 +13,7 @@ import keras_bert_trend
 from keras_bert_trend import BertConfig, BertEncoder, BertPreprocessor, BertTrend, embed
 from keras_bert_trend.encoder import INPUT_NAMES
 from keras_bert_trend.pooling import get_pooling
-from peers.adapters.base import Run, layer_order, made_up_ids
+from peers.adapters.base import Run, layer_order, made_up_ids, of_real_tokens
 from peers.adapters.tensorflow_base import STRINGS, TensorFlowAdapter, inputs_of
 
 IDS = [dict.fromkeys(INPUT_NAMES, tf.TensorSpec((None, None), tf.int32))]
@@ -54,10 +54,11 @@ class Adapter(TensorFlowAdapter):
         def run():
             outputs = [traced(inputs) for inputs in batches]
             first = outputs[0]
-            return lambda: {
-                "states": np.stack([first["embedding_output"], *first["encoder_outputs"]]),
-                "scores": np.stack(first["attention_scores"]),
-            }
+            return lambda: of_real_tokens(
+                np.stack([first["embedding_output"], *first["encoder_outputs"]]),
+                np.stack(first["attention_scores"]),
+                batches[0]["input_word_ids"].numpy(),
+            )
 
         return run
 

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import BertModel
 
-from peers.adapters.base import BaseAdapter, Rows, Run, layer_order, made_up_ids
+from peers.adapters.base import BaseAdapter, Rows, Run, layer_order, made_up_ids, of_real_tokens
 
 
 def fast_tokenizer(folder: str, max_length: int) -> Tokenizer:
@@ -67,10 +67,9 @@ class Adapter(BaseAdapter):
             first = outputs[0]
             if not everything:
                 return {"last": first.last_hidden_state}
-            return lambda: {
-                "states": torch.stack(first.hidden_states).numpy(),
-                "scores": torch.stack(first.attentions).numpy(),
-            }
+            return lambda: of_real_tokens(
+                torch.stack(first.hidden_states).numpy(), torch.stack(first.attentions).numpy(), batches[0].numpy()
+            )
 
         return run
 
