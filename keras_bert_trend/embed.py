@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from keras_bert_trend.layer import BertTrend
-from keras_bert_trend.pooling import Pooling, get_pooling
+from keras_bert_trend.pooling import Pooling, encoder_arguments, get_pooling
 from keras_bert_trend.tokenized import as_layer
 
 _WINDOW = 4096  # texts that are sorted together: enough that a batch's lengths differ by little
@@ -520,11 +520,10 @@ def _compiled_function(layer: BertTrend, poolings: dict[str, Any], jit_compile: 
 
 def _compile(encoder, poolings: list[Pooling], jit_compile: bool) -> Callable[[dict[str, np.ndarray]], list]:
     reference = weakref.ref(encoder)
-    needed = set().union(*(pooling.requires for pooling in poolings))
-    flags = {f"return_{name}": name in needed for name in ("attention_scores", "attention_received")}
 
     def forward(inputs):
-        outputs = reference()(inputs, training=False, **flags)
+        encoder = reference()
+        outputs = encoder(inputs, training=False, **encoder_arguments(poolings, encoder.config.num_layers, inputs))
         results = []
         for pooling in poolings:
             vectors = pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])
