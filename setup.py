@@ -24,7 +24,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["keras_bert_trend", "keras_bert_trend.*"]),
-    package_data={"keras_bert_trend": ["py.typed"]},
+    package_data={"keras_bert_trend": ["py.typed", "*.html"]},
     python_requires=">=3.10",
     install_requires=[
         "tensorflow>=2.21,<2.22",

@@ -95,11 +95,11 @@ def embed(
     """
     if output not in ("numpy", "tf", "dict"):
         raise ValueError(f'`output` must be "numpy", "tf" or "dict", got {output!r}.')
-    texts, total = _open_texts(texts)
+    texts, total = open_texts(texts)
     encoder = _TextEncoder(model, pooling, output == "dict", batch_size, max_length, truncate, jit_compile)
     finish = _Finish(encoder.dims, normalize, truncate_dim, precision, ranges, calibrate=True)
     chunks = [finish.nothing()]
-    with _progress(show_progress, total) as advance:
+    with progress_bar(show_progress, total) as advance:
         chunks += [finish.chunk(vectors) for vectors in encoder.stream(texts, _WINDOW, advance)]
     encoder.warn_about_trimmed()
     results = finish.all(dict(zip(finish.dims, map(np.concatenate, zip(*chunks, strict=True)), strict=True)))
@@ -160,14 +160,14 @@ def embed_stream(
     Raises:
         ValueError: as `embed`. Arguments are checked by the call, texts when they are reached.
     """
-    _check_count("chunk_size", chunk_size)
-    texts, total = _open_texts(texts)
+    check_count("chunk_size", chunk_size)
+    texts, total = open_texts(texts)
     encoder = _TextEncoder(model, pooling, False, batch_size, max_length, truncate, jit_compile)
     finish = _Finish(encoder.dims, normalize, truncate_dim, precision, ranges, calibrate=False)
 
     def chunks():
         try:
-            with _progress(show_progress, total) as advance:
+            with progress_bar(show_progress, total) as advance:
                 for vectors in encoder.stream(texts, chunk_size, advance):
                     yield finish.chunk(vectors)[0]
         finally:  # also where the caller has seen enough
@@ -227,7 +227,7 @@ def _normalized(vectors: np.ndarray) -> np.ndarray:
 # Texts: whatever the caller holds, to windows of UTF-8 segments.
 
 
-def _open_texts(texts) -> tuple[Iterable, int | None]:
+def open_texts(texts) -> tuple[Iterable, int | None]:
     """Return the texts, ready to be iterated over, and their number where it is known."""
     if isinstance(texts, str | bytes):
         raise ValueError(
@@ -358,7 +358,7 @@ class _TextEncoder:
     """A model and all that it takes to run it over texts."""
 
     def __init__(self, model, pooling, separate, batch_size, max_length, truncate, jit_compile) -> None:
-        _check_count("batch_size", batch_size)
+        check_count("batch_size", batch_size)
         layer = as_layer(model, truncate=True, argument="model")
         self.preprocessor = layer.preprocessor
         self.limit = _longest(layer, max_length)
@@ -468,7 +468,8 @@ def _longest(layer: BertTrend, max_length: int | None) -> int:
     return max_length
 
 
-def _check_count(name: str, value) -> None:
+def check_count(name: str, value) -> None:
+    """Refuse what is no positive integer."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
 
@@ -578,7 +579,7 @@ class _Finish:
         if precision not in PRECISIONS:
             raise ValueError(f"`precision` must be one of {list(PRECISIONS)}, got {precision!r}.")
         if truncate_dim is not None:
-            _check_count("truncate_dim", truncate_dim)
+            check_count("truncate_dim", truncate_dim)
             if truncate_dim > min(dims.values()):
                 raise ValueError(f"`truncate_dim`={truncate_dim} is more than the width, {min(dims.values())}.")
         if ranges is not None and precision != "int8":
@@ -642,7 +643,7 @@ def _quantized(vectors: np.ndarray, precision: str, ranges: np.ndarray | None) -
 
 
 @contextlib.contextmanager
-def _progress(show: bool | None, total: int | None) -> Iterator[Callable[[int], Any]]:
+def progress_bar(show: bool | None, total: int | None, what: str = "Embedding") -> Iterator[Callable[[int], Any]]:
     """Show a progress bar on stderr, and give what advances it."""
     from rich import console, progress
 
@@ -659,5 +660,5 @@ def _progress(show: bool | None, total: int | None) -> Iterator[Callable[[int], 
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=screen) as bar:
-        task = bar.add_task("Embedding", total=total)
+        task = bar.add_task(what, total=total)
         yield lambda count: bar.advance(task, count)

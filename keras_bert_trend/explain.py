@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import TrendPooling
+from keras_bert_trend.showing import to_json
 from keras_bert_trend.token_kinds import PUNCTUATION
 from keras_bert_trend.tokenized import Seen, TokenizedText, Word, as_layer, as_texts, see_in_batches
 
@@ -111,7 +112,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values; `anchor` and `related` are indices into `candidates`, or `None`."""
-        result = {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}
+        result = {field.name: to_json(getattr(self, field.name)) for field in fields(self)}
         for name in ("anchor", "related"):
             word = getattr(self, name)
             result[name] = None if word is None else self.candidates.index(word)
@@ -252,11 +253,3 @@ def _row_names(reading: str, blocks: int, heads: int) -> list[str]:
 def _to_numpy(tensors: dict[str, Any]) -> dict[str, np.ndarray | None]:
     convert = keras.ops.convert_to_numpy
     return {name: None if tensor is None else np.array(convert(tensor)) for name, tensor in tensors.items()}
-
-
-def _to_json(value):
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, Word):
-        return {"text": value.text, "span": _to_json(value.span), "positions": list(value.positions)}
-    return [_to_json(element) for element in value] if isinstance(value, tuple) else value

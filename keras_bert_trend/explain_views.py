@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
-import unicodedata
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from keras_bert_trend.showing import aligned, display_width, new_figure, one_line, shortened, with_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +33,7 @@ _EDGES = {
 
 def to_text(explanation: Explanation) -> str:
     """Return a table for a terminal: a line for each candidate, a column for each row of attention."""
-    lines = [_one_line(explanation.text), ""]
+    lines = [one_line(explanation.text), ""]
     if explanation.candidates:
         lines += [f"Attention received in {_READINGS[explanation.reading]} (reading={explanation.reading!r})", ""]
         lines += [*_table_lines(explanation), "", *_choice_lines(explanation)]
@@ -47,9 +48,7 @@ def _table_lines(explanation: Explanation) -> list[str]:
     for i, word in enumerate(explanation.candidates):
         cells = [f"{explanation.rows[row, i]:.2f}{_mark(explanation, row, i)}" for row in shown]
         lines.append([word.text, *cells, str(leads[i]), str(explanation.votes[i]), _role(explanation, word)])
-    widths = [max(_width(line[column]) for line in lines) for column in range(len(lines[0]))]
-    text = [_aligned(line, widths) for line in lines]
-    return [*text, "", _legend(explanation)]
+    return [*aligned(lines, left=(0, -1)), "", _legend(explanation)]
 
 
 def _legend(explanation: Explanation) -> str:
@@ -58,12 +57,6 @@ def _legend(explanation: Explanation) -> str:
 
 def _row_noun(explanation: Explanation) -> str:
     return "block" if explanation.reading == "layers" else "head"
-
-
-def _aligned(cells: list[str], widths: list[int]) -> str:
-    padding = [" " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)]
-    first, *middle = zip(cells, padding, strict=True)
-    return "  ".join([first[0] + first[1], *(space + cell for cell, space in middle[:-1]), middle[-1][0]]).rstrip()
 
 
 def _mark(explanation: Explanation, row: int, candidate: int) -> str:
@@ -118,7 +111,7 @@ def _notes(explanation: Explanation) -> list[str]:
 def to_html(explanation: Explanation) -> str:
     """Return a table for a notebook: a line for each row of attention, as the article prints it."""
     escape = html.escape
-    parts = [f"<p><b>{escape(_one_line(explanation.text))}</b></p>"]
+    parts = [f"<p><b>{escape(one_line(explanation.text))}</b></p>"]
     if explanation.candidates:
         where = f"Attention received in {_READINGS[explanation.reading]}"
         parts.append(
@@ -158,27 +151,23 @@ def _html_colour(explanation: Explanation, word: Word) -> str:
 
 def to_figure(explanation: Explanation, top: int) -> Figure:
     """Draw the heat map, the votes below it, and the trends beside them; see `Explanation.plot`."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Drawing needs matplotlib (the extra `plot`): pip install matplotlib") from error
     if not isinstance(top, int) or top < 1:
         raise ValueError(f"`top` must be a positive integer, got {top!r}.")
 
     rows, words = explanation.rows.shape
     map_width, map_height = np.clip(0.45 * words, 2.6, 14.0), np.clip(0.26 * rows, 2.2, 9.0)
-    figure = Figure(figsize=(map_width + 5.4, map_height + 3.0), layout="constrained")
+    figure = new_figure(map_width + 5.4, map_height + 3.0 if words else 1.5)
     # `parse_math=False` wherever a text is the user's: "$" is no formula.
-    figure.suptitle(_shortened(_one_line(explanation.text), int(9 * (map_width + 5))), parse_math=False)
+    figure.suptitle(shortened(one_line(explanation.text), int(9 * (map_width + 5))), parse_math=False)
     if not words:
-        figure.text(0.5, 0.5, _EDGES["empty"], ha="center", va="center")
-        return figure
+        figure.text(0.5, 0.35, _EDGES["empty"], ha="center", va="center")
+        return with_fonts(figure)
     grid = figure.add_gridspec(2, 2, width_ratios=[map_width + 1.2, 3.2], height_ratios=[map_height, 1.2])
     heat = figure.add_subplot(grid[0, 0])
     _draw_rows(heat, explanation)
     _draw_votes(figure.add_subplot(grid[1, 0], sharex=heat), explanation)
     _draw_trends(figure, grid[:, 1], explanation, top)
-    return figure
+    return with_fonts(figure)
 
 
 def _draw_rows(axes: Axes, explanation: Explanation) -> None:
@@ -186,7 +175,7 @@ def _draw_rows(axes: Axes, explanation: Explanation) -> None:
 
     rows = len(explanation.rows)
     image = axes.imshow(explanation.rows, cmap="Greys", vmin=0, aspect="auto")
-    axes.figure.colorbar(image, ax=axes, label="attention received", pad=0.02)
+    axes.figure.colorbar(image, ax=axes, label="attention received", pad=0.02, fraction=0.04, aspect=25)
     axes.plot(explanation.leaders, range(rows), "o", color="white", markeredgecolor="black", markersize=4)
     for word, colour in ((explanation.anchor, _ANCHOR), (explanation.related, _RELATED)):
         if word is not None:
@@ -203,11 +192,13 @@ def _draw_votes(axes: Axes, explanation: Explanation) -> None:
     colours = [{"anchor": _ANCHOR, "related word": _RELATED}.get(_role(explanation, word), "grey") for word in words]
     axes.bar(range(len(words)), explanation.votes, color=colours)
     axes.set_ylim(0, max(1, explanation.votes.max()) * 1.1)
+    if explanation.related is None:
+        axes.text(0.5, 0.5, "no other candidate: no votes", transform=axes.transAxes, ha="center", va="center")
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("votes")
-    labels = [_shortened(word.text, 18) for word in words]
+    labels = [shortened(word.text, 18) for word in words]
     axes.set_xticks(range(len(words)), labels, parse_math=False)
-    upright = len(words) > 1 and max(map(_width, labels)) > 5
+    upright = len(words) > 1 and max(map(display_width, labels)) > 5
     for label, colour in zip(axes.get_xticklabels(), colours, strict=True):
         label.set(rotation=90 if upright else 0, color="black" if colour == "grey" else colour)
 
@@ -225,24 +216,10 @@ def _draw_trends(figure: Figure, place, explanation: Explanation, top: int) -> N
         axes.set_yticks(range(len(largest)), [str(dimension) for dimension in largest])
         axes.invert_yaxis()
         axes.set_ylabel("dimension")
-        axes.set_title(f"{role}: {_shortened(word.text, 24)}", color=colour, fontsize="medium", parse_math=False)
+        axes.set_title(f"{role}: {shortened(word.text, 24)}", color=colour, fontsize="medium", parse_math=False)
     axes.set_xlabel(f"trend ({explanation.measure})")
 
 
 def _largest(trend: np.ndarray, count: int) -> np.ndarray:
     """Return the dimensions in which a trend is largest in magnitude, the largest first."""
     return np.argsort(-np.abs(trend.astype("float64")), kind="stable")[:count]
-
-
-def _one_line(text: str) -> str:
-    return _shortened(" ".join(text.split()), 200) or "(empty text)"
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _width(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)

@@ -74,13 +74,15 @@ def trend_bound(pooling, outputs, ids):
     return np.maximum(bound, 1e-4)
 
 
-def test_importing_the_package_imports_no_tensorflow_and_reading_minilm_needs_none(minilm_installed):
+def test_importing_the_package_imports_nothing_heavy_and_reading_minilm_needs_none_of_it(minilm_installed):
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")
     code = """
-    import sys
+    import sys, keras
+    of_keras = set(sys.modules)  # with scikit-learn and matplotlib, where they are installed
     from keras_bert_trend import BertEncoder
     encoder = BertEncoder.from_handle("minilm")
-    print(encoder.config.num_layers, "tensorflow" in sys.modules)
+    own = {name.partition(".")[0] for name in set(sys.modules) - of_keras}
+    print(encoder.config.num_layers, "tensorflow" in sys.modules, *own & {"sklearn", "scipy", "matplotlib", "joblib"})
     """
     assert run_fresh(code, KERAS_BACKEND="jax").split() == ["6", "False"]

@@ -23,7 +23,7 @@ def test_ci_runs_the_readmes_test_command():
 
 def test_the_readmes_python_runs(minilm_installed, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 10
     checks = """
 assert seen["attention_scores"][0].shape == (1, 12, 16, 16)
 assert seen["attention_received"].shape == (1, 6, 12, 16)
@@ -31,7 +31,9 @@ assert seen["encoder_outputs"][3].shape == seen["embedding_output"].shape == (1,
 assert seen["sentence_embedding"].shape == (1, 384)
 assert (explanation.anchor.text, explanation.related.text) == ("want", "i")
 assert (word, start, end, vector.shape) == ("bank", 22, 26, (50,))
+assert heads.attention.shape == (6, 12, len(heads.tokens), len(heads.tokens))
 assert vectors.shape == (3, 384) and chunk.shape == (2, 384)
+assert set(comparison.scores) == {"mean", "cls", "mean + trend", "majority class"}
 cosines = similarity(vectors)
 assert cosines[0, 2] > cosines[0, 1]
 """
@@ -43,7 +45,8 @@ assert cosines[0, 2] > cosines[0, 1]
     )
     assert result.returncode == 0, result.stderr[-4000:]
     assert (tmp_path / "spam.keras").is_file()
-    assert (tmp_path / "apple.png").is_file()
+    for name in ("apple.png", "head.png", "heads.png", "attention.html", "poolings.png"):
+        assert (tmp_path / name).is_file()
     for folder in ("spam_saved_model", "my_bert", "my_preprocessing"):
         assert (tmp_path / folder / "saved_model.pb").is_file()
 
@@ -54,10 +57,21 @@ def test_the_readme_names_every_pooling():
 
 
 @pytest.mark.parametrize(
-    "module", ["encoder.bert_encoder", "preprocessing.preprocessor", "layer", "embed", "explain", "words"]
+    "module",
+    [
+        "encoder.bert_encoder",
+        "preprocessing.preprocessor",
+        "layer",
+        "embed",
+        "explain",
+        "words",
+        "attention",
+        "layer_walk",
+        "compare",
+    ],
 )
 def test_docstring_examples(module, request):
-    if module in ("layer", "embed", "explain", "words"):
+    if module not in ("encoder.bert_encoder", "preprocessing.preprocessor"):
         request.getfixturevalue("minilm_installed")
     module = importlib.import_module(f"keras_bert_trend.{module}")
     import keras

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT, V4
@@ -79,3 +80,56 @@ def test_import_any_bert(tmp_path):
     assert result.returncode != 0
     assert "neither saved_model.pb nor config.json" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+class TestBankSenses:
+    EXAMPLE = ROOT / "examples" / "bank_senses.py"
+
+    @pytest.fixture
+    def module(self):
+        import importlib.util
+
+        spec = importlib.util.spec_from_file_location("bank_senses", self.EXAMPLE)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    def test_sentences(self, module):
+        texts = [text for sentences in module.SENTENCES.values() for text in sentences]
+        assert len(set(texts)) == 21
+        assert [len(sentences) for sentences in module.SENTENCES.values()] == [7, 7, 7]
+        for text in texts:
+            assert len(re.findall(r"\bbank\b", text, flags=re.IGNORECASE)) == 1
+
+    def test_measures(self, module):
+        senses = np.array(["a", "a", "b", "b"])
+        cosines = np.array([[1, 0.8, 0.1, 0.2], [0.8, 1, 0.3, 0.9], [0.1, 0.3, 1, 0.6], [0.2, 0.9, 0.6, 1]])
+        names, means = module.averages(cosines, senses)
+        assert names == ["a", "b"]
+        np.testing.assert_allclose(means, [[0.8, 0.375], [0.375, 0.6]])
+        np.testing.assert_allclose(module.within_and_between(cosines, senses), (0.7, 0.375))
+        np.testing.assert_array_equal(module.nearest_neighbours(cosines), [1, 3, 3, 1])
+        assert cosines[0, 0] == 1
+
+    def test_the_senses_part_in_context(self, module, minilm_installed, tmp_path, monkeypatch, capsys):
+        """The whole job; and the static embedding, which hardly knows, beside it."""
+        pytest.importorskip("matplotlib")
+        pytest.importorskip("sklearn")
+        monkeypatch.setattr(sys, "argv", ["bank_senses.py", "--output", str(tmp_path)])
+        module.main()
+        printed = capsys.readouterr().out
+        within, between = map(float, re.search(r"within a sense (\S+), between senses (\S+),", printed).groups())
+        assert within > between
+        right = int(re.search(r"the same sense: (\d+) of 21", printed)[1])
+        assert right > 21 / 2  # a third by chance
+        assert os.listdir(tmp_path) == ["bank_senses.png"]
+        static = module.vectors_of_word(layers=[0])
+        assert static.shape == (21, 384)
+        senses = np.repeat(list(module.SENTENCES), 7)
+        static_within, static_between = module.within_and_between(module.similarity(static), senses)
+        assert static_within - static_between < within - between
+
+    def test_a_model_that_is_not_there(self, module, monkeypatch):
+        monkeypatch.setattr(sys, "argv", ["bank_senses.py", "--model", "nowhere"])
+        with pytest.raises(SystemExit, match="nowhere"):
+            module.main()
