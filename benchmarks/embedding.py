@@ -9,7 +9,6 @@ medians over rounds in which every way took its turn.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -22,11 +21,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
+from peers.common import default_data, ratio_of_rounds, read_texts, write_json
 
 from keras_bert_trend import BertTrend, __version__, embed
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = [ROOT.parent / "shared" / "data" / "sms_spam.tsv", ROOT / "examples" / "data" / "sms_sample.tsv"]
 OWN = "`embed`"
 
 
@@ -52,18 +50,17 @@ def main() -> None:
     )
     print("| way | time, as a multiple of embed's (median) | 10 % … 90 % | texts/s (median) |\n|---|---|---|---|")
     for name, times in seconds.items():
-        ratios = [one / own for one, own in zip(times, seconds[OWN], strict=True)]
-        low, high = np.quantile(ratios, [0.1, 0.9])
+        ratio = ratio_of_rounds(times, seconds[OWN])
         speed = len(texts) / statistics.median(times)
-        print(f"| {name} | {statistics.median(ratios):.2f} | {low:.2f} … {high:.2f} | {speed:.0f} |")
+        print(f"| {name} | {ratio.median:.2f} | {ratio.low:.2f} … {ratio.high:.2f} | {speed:.0f} |")
     if arguments.json:
-        arguments.json.write_text(json.dumps(seconds, indent=1))
+        write_json(arguments.json, seconds)
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=next(path for path in DATA if path.is_file()))
+    parser.add_argument("--data", type=Path, default=default_data())
     parser.add_argument("--handle", default="minilm")
     parser.add_argument("--pooling", default="last_four_sum")
     parser.add_argument("--texts", type=int, default=1024, help="how many messages; repeated where there are fewer")
@@ -71,13 +68,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the raw numbers here")
     return parser.parse_args()
-
-
-def read_texts(path: Path, count: int) -> list[str]:
-    """Return `count` messages in the file's order, from all over it: the last column of every line but the first."""
-    texts = [line.split("\t")[-1] for line in path.read_text(encoding="utf-8").split("\n")[1:] if line]
-    texts = texts[:: max(len(texts) // count, 1)]
-    return (texts * (count // len(texts) + 1))[:count]
 
 
 def make_ways(handle: str, pooling: str, batch_size: int) -> dict[str, Callable[[list[str]], np.ndarray]]:

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,12 +21,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from peers.common import MEBIBYTE, ROOT, processor, write_json
+from peers.process import peak_bytes, resident_bytes
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-ROOT = Path(__file__).resolve().parent.parent
 BASE = {"num_layers": 12, "hidden": 768, "heads": 12, "inner": 3072, "vocab_size": 30522, "max_positions": 512}
 WAYS = ("from_handle", "hub.load")
-MEBIBYTE = 2**20
 
 
 def main() -> None:
@@ -54,16 +54,22 @@ def compare(arguments: argparse.Namespace) -> None:
         if folder is None:
             folder = os.path.join(scratch, "bert")
             in_own_process("--write", folder)
-        results: dict[str, list[dict]] = {way: [] for way in WAYS}
-        for number in range(arguments.rounds + 1):
-            for way in WAYS:
-                result = json.loads(in_own_process("--measure", way, folder).splitlines()[-1])
-                if number:  # the first round fills the disk's cache
-                    results[way].append(result)
+        results = measure_in_turn(folder, arguments.rounds)
         files = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     report(results, files)
     if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1))
+        write_json(arguments.json, results)
+
+
+def measure_in_turn(folder: str, rounds: int) -> dict[str, list[dict]]:
+    """Import the SavedModel both ways in turn, each in a process of its own; return way → a record a round."""
+    results: dict[str, list[dict]] = {way: [] for way in WAYS}
+    for number in range(rounds + 1):
+        for way in WAYS:
+            result = json.loads(in_own_process("--measure", way, folder).splitlines()[-1])
+            if number:  # the first round fills the disk's cache
+                results[way].append(result)
+    return results
 
 
 def in_own_process(*arguments: str) -> str:
@@ -82,6 +88,7 @@ def write(folder: str) -> None:
 
 def measure(way: str, folder: str) -> dict:
     """Import the model once and return what that took."""
+    sys.path.insert(0, str(ROOT))  # this checkout's package, whichever is installed
     import keras
     import tensorflow as tf
     import tensorflow_hub as hub
@@ -94,7 +101,6 @@ def measure(way: str, folder: str) -> dict:
     start = time.perf_counter()
     model = load(folder)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     versions = {
         "keras_bert_trend": keras_bert_trend.__version__,
         "tensorflow": tf.__version__,
@@ -103,13 +109,7 @@ def measure(way: str, folder: str) -> dict:
     }
     kept = resident_bytes() - held
     del model
-    return {"seconds": seconds, "peak": peak - held, "kept": kept, "held_before": held, "versions": versions}
-
-
-def resident_bytes() -> int:
-    """Return this process's resident memory now."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+    return {"seconds": seconds, "peak": peak_bytes() - held, "kept": kept, "held_before": held, "versions": versions}
 
 
 def report(results: dict[str, list[dict]], files: int) -> None:
@@ -135,15 +135,6 @@ def report(results: dict[str, list[dict]], files: int) -> None:
         ]
         ratio = f"**{medians[0] / medians[1]:.2f}**"
         print(f"| {title} | {' | '.join(cells)} | {ratio} | {min(ratios):.2f} … {max(ratios):.2f} |")
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

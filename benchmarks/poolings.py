@@ -9,10 +9,8 @@ turn.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
-import statistics
 import time
 import warnings
 from pathlib import Path
@@ -20,13 +18,10 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import numpy as np
 import tensorflow as tf
+from peers.common import default_data, ratio_of_rounds, read_texts, write_json
 
 from keras_bert_trend import POOLING_NAMES, BertTrend, __version__
-
-ROOT = Path(__file__).resolve().parent.parent
-DATA = [ROOT.parent / "shared" / "data" / "sms_spam.tsv", ROOT / "examples" / "data" / "sms_sample.tsv"]
 
 
 def main() -> None:
@@ -38,10 +33,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the raw numbers here")
     arguments = parser.parse_args()
 
-    path = next(path for path in DATA if path.is_file())
-    texts = sorted((line.split("\t")[-1] for line in path.read_text(encoding="utf-8").split("\n")[1:] if line), key=len)
-    stride = max(len(texts) // (32 * arguments.batches), 1)
-    chosen = texts[::stride][: 32 * arguments.batches]  # every length is there
+    path = default_data()
+    chosen = sorted(read_texts(path, 32 * arguments.batches), key=len)
     batches = [tf.constant(chosen[i : i + 32]) for i in range(0, len(chosen), 32)]
 
     encoders = {}
@@ -68,11 +61,10 @@ def main() -> None:
     )
     print("| pooling | time, as a multiple of mean's (median) | 10 % … 90 % |\n|---|---|---|")
     for name, times in seconds.items():
-        ratios = [own / mean for own, mean in zip(times, seconds["mean"], strict=True)]
-        low, high = np.quantile(ratios, [0.1, 0.9])
-        print(f"| {name} | {statistics.median(ratios):.2f} | {low:.2f} … {high:.2f} |")
+        ratio = ratio_of_rounds(times, seconds["mean"])
+        print(f"| {name} | {ratio.median:.2f} | {ratio.low:.2f} … {ratio.high:.2f} |")
     if arguments.json:
-        arguments.json.write_text(json.dumps(seconds, indent=1))
+        write_json(arguments.json, seconds)
 
 
 if __name__ == "__main__":
