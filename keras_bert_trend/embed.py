@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from keras_bert_trend.layer import BertTrend
-from keras_bert_trend.pooling import Pooling, get_pooling
+from keras_bert_trend.pooling import Pooling, encoder_arguments, get_pooling
 from keras_bert_trend.tokenized import as_layer
 
 _WINDOW = 4096  # texts that are sorted together: enough that a batch's lengths differ by little
@@ -313,7 +313,7 @@ class _Tokens(NamedTuple):
 
 
 def padded_lengths(limit: int) -> np.ndarray:
-    """Return the lengths that batches are padded to: steps of 8 to 64, of 16 to 128, of 32 to 256 …, up to `limit`."""
+    """Return the few lengths to pad to where each is compiled: steps of 8 to 64, 16 to 128, 32 to 256 …, to `limit`."""
     lengths, step = [0], 8
     while lengths[-1] < limit:
         lengths.append(min(lengths[-1] + step, limit))
@@ -321,18 +321,18 @@ def padded_lengths(limit: int) -> np.ndarray:
     return np.array(lengths[1:])
 
 
-def plan_batches(lengths: np.ndarray, batch_size: int, limit: int) -> list[tuple[np.ndarray, int]]:
+def plan_batches(lengths: np.ndarray, batch_size: int, grid: np.ndarray) -> list[tuple[np.ndarray, int]]:
     """Cut texts of these lengths into batches of like lengths, the longest first.
 
     Args:
-        lengths: token counts `(n,)`, at most `limit`.
+        lengths: token counts `(n,)`, at most `grid[-1]`.
         batch_size: the most texts a batch has.
-        limit: the longest padded length.
+        grid: the lengths to pad to, ascending.
 
     Returns:
-        For every batch its texts' positions and the length to pad to. No text is padded to twice what it needs.
+        For every batch its texts' positions and the length to pad to. No text is padded to twice what it needs, as far
+        as the grid allows.
     """
-    grid = padded_lengths(limit)
     padded = grid[np.searchsorted(grid, lengths)]
     order = np.argsort(-lengths, kind="stable")
     batches, start = [], 0
@@ -365,7 +365,9 @@ class _TextEncoder:
         self.batch_size, self.truncate = batch_size, truncate
         self.trimmed = self.seen = 0
         poolings = _named_poolings(layer, pooling, separate)
+        # A compiler wants few shapes. Without one every length will do, and nothing is padded but within a batch.
         self.fixed_shapes = jit_compile or keras.backend.backend() == "jax"
+        self.grid = padded_lengths(self.limit) if self.fixed_shapes else np.arange(1, self.limit + 1)
         self.function = _compiled_function(layer, poolings, jit_compile)
         config = layer.encoder.config
         widths = (pooling.output_dim(config.hidden_size, config.num_layers) for pooling in self.function.poolings)
@@ -393,7 +395,7 @@ class _TextEncoder:
 
     def _prepare(self, window: list[tuple[bytes, ...]]) -> list[_Batch]:
         tokens = self._trim([self._tokenize(texts) for texts in zip(*window, strict=True)])
-        batches = plan_batches(tokens.lengths, self.batch_size, self.limit)
+        batches = plan_batches(tokens.lengths, self.batch_size, self.grid)
         return [_Batch(rows, self._pack(tokens.segments, rows, length)) for rows, length in batches]
 
     def _tokenize(self, texts: Sequence[bytes]) -> list[np.ndarray]:
@@ -521,11 +523,10 @@ def _compiled_function(layer: BertTrend, poolings: dict[str, Any], jit_compile: 
 
 def _compile(encoder, poolings: list[Pooling], jit_compile: bool) -> Callable[[dict[str, np.ndarray]], list]:
     reference = weakref.ref(encoder)
-    needed = set().union(*(pooling.requires for pooling in poolings))
-    flags = {f"return_{name}": name in needed for name in ("attention_scores", "attention_received")}
 
     def forward(inputs):
-        outputs = reference()(inputs, training=False, **flags)
+        encoder = reference()
+        outputs = encoder(inputs, training=False, **encoder_arguments(poolings, encoder.config.num_layers, inputs))
         results = []
         for pooling in poolings:
             vectors = pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_bert_trend.encoder import INPUT_NAMES, BertEncoder
-from keras_bert_trend.pooling import Pooling, TrendPooling, get_pooling
+from keras_bert_trend.pooling import Pooling, TrendPooling, encoder_arguments, get_pooling
 from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
 from keras_bert_trend.preprocessing.preprocessor import to_string_tensors
 
@@ -146,7 +146,7 @@ class BertTrend(keras.layers.Layer):
         return_all = self.return_all if return_all is None else return_all
         if not isinstance(inputs, Mapping):
             inputs = self.preprocessor(inputs)
-        outputs = self.encoder(inputs, training=training, **self._encoder_flags(return_all))
+        outputs = self.encoder(inputs, training=training, **self._encoder_arguments(return_all, inputs))
         embedding = self.pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])
         return _everything(inputs, outputs, embedding) if return_all else embedding
 
@@ -155,16 +155,15 @@ class BertTrend(keras.layers.Layer):
         return_all = self.return_all if return_all is None else return_all
         if not isinstance(inputs, Mapping):
             inputs = self.preprocessor.compute_output_spec(inputs)
-        outputs = self.encoder.compute_output_spec(inputs, **self._encoder_flags(return_all))
+        outputs = self.encoder.compute_output_spec(inputs, **self._encoder_arguments(return_all, inputs))
         embedding = self.pooling.compute_output_spec(outputs, inputs["input_mask"])
         return _everything(inputs, outputs, embedding) if return_all else embedding
 
-    def _encoder_flags(self, return_all: bool) -> dict[str, bool]:
+    def _encoder_arguments(self, return_all: bool, inputs: Mapping) -> dict[str, Any]:
         """Ask the encoder for no more than what is returned or pooled."""
-        return {
-            f"return_{name}": return_all or name in self.pooling.requires
-            for name in ("attention_scores", "attention_received")
-        }
+        if return_all:
+            return {"return_attention_scores": True, "return_attention_received": True}
+        return encoder_arguments([self.pooling], self.encoder.config.num_layers, inputs)
 
     def get_config(self) -> dict[str, Any]:
         """Return the three parts; the handle is not kept, nor needed again."""

@@ -337,16 +337,17 @@ def test_the_padded_lengths_are_few():
     assert len(lengths) == 20
 
 
-@given(st.lists(st.integers(2, 512), max_size=200), st.integers(1, 70))
-def test_every_text_is_in_one_batch_that_fits_it(lengths, batch_size):
+@given(st.lists(st.integers(2, 512), max_size=200), st.integers(1, 70), st.booleans())
+def test_every_text_is_in_one_batch_that_fits_it(lengths, batch_size, few_shapes):
     lengths = np.array(lengths, int)
-    batches = plan_batches(lengths, batch_size, 512)
+    grid = padded_lengths(512) if few_shapes else np.arange(1, 513)
+    batches = plan_batches(lengths, batch_size, grid)
     assert sorted(np.concatenate([rows for rows, _ in batches])) == list(range(len(lengths))) if batches else True
     for rows, padded in batches:
         assert len(rows) <= batch_size
         assert len(rows) == 1 or len(rows) * padded <= batch_size * 128
         assert np.all(lengths[rows] <= padded)
-        grid = padded_lengths(512)
+        assert few_shapes or padded == lengths[rows].max()
         assert np.all(2 * grid[np.searchsorted(grid, lengths[rows])] > padded)
 
 

@@ -40,12 +40,19 @@ class BertEncoder(keras.layers.Layer):
             frozen. `None` trains all blocks.
         train_pooler: whether the pooler trains too; without it a model that never uses `pooled_output` has no weights
             that get no gradient. Setting `encoder.trainable` later respects these three arguments.
+        rematerialize: in training, compute the blocks again in the backward pass instead of keeping what is inside
+            them: memory for one block instead of all, for about a third more time ("gradient checkpointing").
         **kwargs: `name`, `dtype` (a mixed precision policy too) and the rest of `keras.layers.Layer`.
 
     Call arguments:
         inputs: dict with `input_word_ids`, `input_mask` (1 = real token) and `input_type_ids`, int `(batch, seq)`.
         return_attention_scores: add `attention_scores`; costs `O(layers · heads · seq²)` memory.
-        return_attention_received: add `attention_received`, the column sums of the scores over the real queries.
+        return_attention_received: add `attention_received`, the column sums of the scores over the real queries; of all
+            blocks, or of those whose numbers (from 0, ascending) are given.
+        last_block_tokens: for those who read only few tokens of the last layer: a function that gets the dict of what
+            is there before the last block (`embedding_output`, `encoder_outputs`, `attention_received`) and returns
+            int32 `(batch, n)`, positions of tokens. The last block computes these alone; all other states of
+            `sequence_output` are zero. What is computed is the same as without.
         training: whether dropout acts.
 
     Returns:
@@ -56,7 +63,7 @@ class BertEncoder(keras.layers.Layer):
         * `encoder_outputs`: list of `num_layers` × `(batch, seq, hidden)`, without the embedding output
         * `embedding_output`: `(batch, seq, hidden)`, input of the first block
         * `attention_scores`: list of `num_layers` × `(batch, heads, seq, seq)`, float32, `[..., query, key]`
-        * `attention_received`: `(batch, num_layers, heads, seq)`, float32
+        * `attention_received`: `(batch, num_layers, heads, seq)`, float32; fewer layers where fewer are asked for
 
     Raises:
         ValueError: an argument does not fit the architecture; an input is missing, has the wrong dtype or rank, is
@@ -71,6 +78,7 @@ class BertEncoder(keras.layers.Layer):
         freeze_embeddings: bool = False,
         trainable_layers: int | None = None,
         train_pooler: bool = True,
+        rematerialize: bool = False,
         **kwargs,
     ) -> None:
         config = config if isinstance(config, BertConfig) else BertConfig.from_dict(config)
@@ -88,10 +96,14 @@ class BertEncoder(keras.layers.Layer):
         self.freeze_embeddings = freeze_embeddings
         self.trainable_layers = trainable_layers
         self._train_pooler = train_pooler
+        self.rematerialize = rematerialize
 
         self.embeddings = BertEmbeddings(config, dtype=self.dtype_policy, name="embeddings")
         distinct = 1 if config.share_layers else config.num_layers
-        self.blocks = [TransformerBlock(config, dtype=self.dtype_policy, name=f"layer_{i}") for i in range(distinct)]
+        self.blocks = [
+            TransformerBlock(config, rematerialize=rematerialize, dtype=self.dtype_policy, name=f"layer_{i}")
+            for i in range(distinct)
+        ]
         # The configuration fixes every shape: weights exist from the start, before any input was seen.
         self.build()
         self.trainable = trainable
@@ -170,29 +182,64 @@ class BertEncoder(keras.layers.Layer):
         if self.freeze_embeddings or self.trainable_layers is not None:
             self.embeddings.trainable = False
 
-    def call(self, inputs, training=None, return_attention_scores=False, return_attention_received=False):
+    def call(
+        self,
+        inputs,
+        training=None,
+        return_attention_scores=False,
+        return_attention_received=False,
+        last_block_tokens=None,
+    ):
         """Run the encoder; see the class for the arguments and the result."""
         ids, mask, types = self._check_inputs(inputs)
+        summed = self._blocks_to_sum(return_attention_received)
+        last = self.config.num_layers - 1
+        if last_block_tokens is not None and (return_attention_scores or last in summed):
+            raise ValueError("`last_block_tokens` leaves out queries: the last block's attention cannot be returned.")
         if not self.trainable:
             training = False
         x = self.embeddings(ids, types, training=training)
-        outputs: dict[str, Any] = {"embedding_output": x}
-        encoder_outputs, scores, received = [], [], []
+        outputs: dict[str, Any] = {"embedding_output": x, "encoder_outputs": []}
+        scores, received = [], []
         queries = ops.cast(mask, wide_dtype(x))[:, None, None, :]
-        for block in self._layers_in_order():
-            x, probabilities = block(x, mask, training=training)
-            encoder_outputs.append(x)
-            if return_attention_scores:
-                scores.append(probabilities)
-            if return_attention_received:
-                received.append(ops.matmul(queries, probabilities)[:, :, 0])
+        for number, block in enumerate(self._layers_in_order()):
+            if number == last and last_block_tokens is not None:
+                x = self._run_at(block, x, mask, last_block_tokens(outputs), training)
+            else:
+                x, probabilities = block(x, mask, training=training)
+                if return_attention_scores:
+                    scores.append(probabilities)
+                if number in summed:
+                    received.append(ops.matmul(queries, probabilities)[:, :, 0])
+                    if len(received) == len(summed):
+                        outputs["attention_received"] = ops.stack(received, axis=1)
+            outputs["encoder_outputs"].append(x)
         pooled = self._pool(x)
-        outputs.update(pooled_output=pooled, default=pooled, sequence_output=x, encoder_outputs=encoder_outputs)
+        outputs.update(pooled_output=pooled, default=pooled, sequence_output=x)
         if return_attention_scores:
             outputs["attention_scores"] = scores
-        if return_attention_received:
-            outputs["attention_received"] = ops.stack(received, axis=1)
         return outputs
+
+    def _blocks_to_sum(self, return_attention_received) -> range | list[int]:
+        """Return the numbers of the blocks whose attention is summed."""
+        if isinstance(return_attention_received, bool):
+            return range(self.config.num_layers if return_attention_received else 0)
+        blocks = sorted(set(return_attention_received))
+        if list(return_attention_received) != blocks or not set(blocks) <= set(range(self.config.num_layers)):
+            raise ValueError(
+                "`return_attention_received` must be a bool, or ascending numbers of blocks in "
+                f"[0, {self.config.num_layers}), got {return_attention_received!r}."
+            )
+        return blocks
+
+    def _run_at(self, block, x, mask, positions, training):
+        """Run the block for the tokens at `positions` `(batch, n)` and return `(batch, seq, hidden)`, else zero."""
+        states, _ = block(x, mask, training=training, positions=positions)
+        places = ops.arange(ops.shape(x)[1], dtype="int32")
+        here = ops.equal(positions[:, :, None], places[None, None, :])  # (batch, n, seq)
+        which = ops.cast(ops.argmax(here, axis=1), "int32")  # the first, where positions are given twice
+        spread = ops.take_along_axis(states, which[:, :, None], axis=1)
+        return ops.where(ops.any(here, axis=1)[:, :, None], spread, ops.zeros_like(spread))
 
     def _layers_in_order(self) -> list[TransformerBlock]:
         """Return the block of every layer: the same one each time where the layers share their weights."""
@@ -250,7 +297,12 @@ class BertEncoder(keras.layers.Layer):
                 raise ValueError(f"`{name}` must hold values in [0, {limit}), got {wrong}.")
 
     def compute_output_spec(
-        self, inputs, training=None, return_attention_scores=False, return_attention_received=False
+        self,
+        inputs,
+        training=None,
+        return_attention_scores=False,
+        return_attention_received=False,
+        last_block_tokens=None,
     ):
         """Return `call`'s result as symbolic tensors, without tracing the blocks."""
         self._check_structure(inputs)
@@ -272,8 +324,8 @@ class BertEncoder(keras.layers.Layer):
         if return_attention_scores:
             shape = (batch, config.num_heads, length, length)
             outputs["attention_scores"] = [spec(*shape, dtype=wide) for _ in range(config.num_layers)]
-        if return_attention_received:
-            outputs["attention_received"] = spec(batch, config.num_layers, config.num_heads, length, dtype=wide)
+        if summed := len(self._blocks_to_sum(return_attention_received)):
+            outputs["attention_received"] = spec(batch, summed, config.num_heads, length, dtype=wide)
         return outputs
 
     def named_weights(self) -> dict[str, np.ndarray]:
@@ -353,6 +405,7 @@ class BertEncoder(keras.layers.Layer):
             "freeze_embeddings": self.freeze_embeddings,
             "trainable_layers": self.trainable_layers,
             "train_pooler": self.train_pooler,
+            "rematerialize": self.rematerialize,
         }
 
 

@@ -73,9 +73,13 @@ class BertEmbeddings(keras.layers.Layer):
         x = ops.take(self.word_embeddings, input_word_ids, axis=0)
         x = x + ops.take(self.type_embeddings, input_type_ids, axis=0)
         x = x + ops.expand_dims(self.position_embeddings[:length], 0)
-        x = layer_norm(x, self.gamma, self.beta, self.config.layer_norm_epsilon)
+        x = layer_norm(x, self.gamma, self.beta, self.config.layer_norm_epsilon, training)
         x = self.dropout(x, training=training)
-        return dense(x, self.projection_kernel, self.projection_bias) if self._is_projected else x
+        if not self._is_projected:
+            return x
+        rows = ops.reshape(x, (-1, self.config.embedding_size))
+        rows = dense(rows, self.projection_kernel, self.projection_bias)
+        return ops.reshape(rows, (*ops.shape(x)[:-1], self.config.hidden_size))
 
     def compute_output_shape(self, input_word_ids_shape, input_type_ids_shape=None):
         """Return `(batch, seq, hidden)`."""

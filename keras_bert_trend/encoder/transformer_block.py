@@ -11,6 +11,17 @@ from keras_bert_trend.encoder.initial_values import starting_at
 from keras_bert_trend.numerics import wide_dtype
 
 
+class _DrawnSeed(keras.random.SeedGenerator):
+    """A seed that has been drawn, as `keras.random` takes seeds: without a state to move on."""
+
+    def __init__(self, seed) -> None:
+        self._seed = seed
+
+    def next(self, ordered=True):
+        """Return the seed."""
+        return self._seed
+
+
 class TransformerBlock(keras.layers.Layer):
     """Self-attention, add and norm, feed-forward, add and norm (Vaswani et al. 2017; Devlin et al. 2019).
 
@@ -22,17 +33,15 @@ class TransformerBlock(keras.layers.Layer):
 
     Args:
         config: the architecture.
+        rematerialize: in training, keep only the block's input for the backward pass and compute the rest again there
+            (Chen et al. 2016, arXiv:1604.06174): less memory, a third more time.
     """
 
-    def __init__(self, config: BertConfig, **kwargs) -> None:
+    def __init__(self, config: BertConfig, *, rematerialize: bool = False, **kwargs) -> None:
         super().__init__(**kwargs)
         self.config = config
-        self.attention_dropout = keras.layers.Dropout(
-            config.attention_dropout, dtype=self.dtype_policy, name="attention_dropout"
-        )
-        self.hidden_dropout = keras.layers.Dropout(
-            config.hidden_dropout, dtype=self.dtype_policy, name="hidden_dropout"
-        )
+        self.rematerialize = rematerialize
+        self.seed_generator = keras.random.SeedGenerator(name="dropout_seed")
 
     def build(self, input_shape=None) -> None:
         """Create the block's weights; the shapes come from the configuration."""
@@ -70,44 +79,76 @@ class TransformerBlock(keras.layers.Layer):
             self.add_weight((width,), beta, name=f"{name}_beta", autocast=False),
         )
 
-    def call(self, x, input_mask, training=None):
+    def call(self, x, input_mask, training=None, positions=None):
         """Run the block.
 
         Args:
             x: `(batch, seq, hidden)`.
             input_mask: `(batch, seq)` int32, 1 for real tokens. (An integer, so that no policy casts it.)
             training: whether dropout acts.
+            positions: int32 `(batch, n)`: compute these tokens only. They attend to all tokens as ever, and their
+                states are the same numbers; what the other tokens would become is not computed.
 
         Returns:
             `(batch, seq, hidden)` and the attention probabilities `(batch, heads, seq, seq)` in float32 (float64 under
-            that policy), before dropout, as `[..., query, key]`.
+            that policy), before dropout, as `[..., query, key]`. With `positions`, `n` takes the place of `seq` as the
+            number of queries.
         """
-        config = self.config
-        probabilities, context = self._attend(x, input_mask, training)
-        attended = dense(context, self.attention_kernel, self.attention_bias)
-        attended = self.hidden_dropout(attended, training=training)
-        x = layer_norm(x + attended, self.attention_gamma, self.attention_beta, config.layer_norm_epsilon)
+        # Drawn before: when the block is computed again, the same numbers must be dropped.
+        seeds = [_DrawnSeed(self.seed_generator.next()) for _ in range(3)] if training else None
 
-        inner = activation(dense(x, self.inner_kernel, self.inner_bias), config.hidden_act)
-        output = self.hidden_dropout(dense(inner, self.output_kernel, self.output_bias), training=training)
-        x = layer_norm(x + output, self.output_gamma, self.output_beta, config.layer_norm_epsilon)
-        return x, probabilities
+        def compute(x):
+            return self._compute(x, input_mask, seeds, positions)
 
-    def _attend(self, x, input_mask, training):
-        heads, size = self.config.num_heads, self.config.head_size
-        batch, length = ops.shape(x)[0], ops.shape(x)[1]
-        qkv = ops.reshape(dense(x, self.qkv_kernel, self.qkv_bias), (batch, length, 3, heads, size))
-        query = ops.transpose(qkv[:, :, 0] * size**-0.5, (0, 2, 1, 3))  # (batch, heads, seq, size)
-        key = ops.transpose(qkv[:, :, 1], (0, 2, 3, 1))  # (batch, heads, size, seq)
-        value = ops.transpose(qkv[:, :, 2], (0, 2, 1, 3))
+        return keras.remat(compute)(x) if training and self.rematerialize else compute(x)
+
+    def _compute(self, x, input_mask, seeds, positions):
+        config, width = self.config, self.config.hidden_size
+        training = seeds is not None
+
+        def dropout(x, number):
+            rate = config.attention_dropout if number == 0 else config.hidden_dropout
+            return keras.random.dropout(x, rate, seed=seeds[number]) if training and rate else x
+
+        chosen = x if positions is None else ops.take_along_axis(x, positions[:, :, None], axis=1)
+        probabilities, context = self._attend(*self._query_key_value(chosen, x), input_mask, dropout)
+        # From here on matrices of tokens, not `(batch, seq, …)`: a reshape between a product, its bias, its activation
+        # and the sum with the residual would keep TensorFlow from fusing them.
+        rows = ops.reshape(chosen, (-1, width))
+        attended = dense(ops.reshape(context, (-1, width)), self.attention_kernel, self.attention_bias)
+        rows = rows + dropout(attended, 1)
+        rows = layer_norm(rows, self.attention_gamma, self.attention_beta, config.layer_norm_epsilon, training)
+
+        inner = activation(dense(rows, self.inner_kernel, self.inner_bias), config.hidden_act)
+        rows = rows + dropout(dense(inner, self.output_kernel, self.output_bias), 2)
+        rows = layer_norm(rows, self.output_gamma, self.output_beta, config.layer_norm_epsilon, training)
+        return ops.reshape(rows, ops.shape(chosen)), probabilities
+
+    def _query_key_value(self, chosen, x):
+        """Return the query of the `chosen` tokens, key and value of all: `(batch, heads, tokens, size)` each."""
+        kernel, bias, width = self.qkv_kernel, self.qkv_bias, self.config.hidden_size
+        if chosen is x:  # one product for all three
+            return ops.unstack(self._project(x, kernel, bias, roles=3))
+        (query,) = ops.unstack(self._project(chosen, kernel[:, :width], bias[:width], roles=1))
+        return query, *ops.unstack(self._project(x, kernel[:, width:], bias[width:], roles=2))
+
+    def _project(self, x, kernel, bias, roles: int):
+        """Return the projections of all tokens of `x`: `(roles, batch, heads, tokens, size)`."""
+        (batch, tokens, width), config = ops.shape(x), self.config
+        rows = dense(ops.reshape(x, (-1, width)), kernel, bias)
+        apart = ops.reshape(rows, (batch, tokens, roles, config.num_heads, config.head_size))
+        return ops.transpose(apart, (2, 0, 3, 1, 4))
+
+    def _attend(self, query, key, value, input_mask, dropout):
+        """Return the probabilities `(batch, heads, n, seq)` and the context `(batch, n, heads, size)`."""
         # The softmax runs in float32 or wider: −1e9 does not exist in float16, and bfloat16 has 8 bits of mantissa.
-        wide = wide_dtype(x)
+        wide = wide_dtype(value)
         attention_bias = (1.0 - ops.cast(input_mask, wide)) * self.config.attention_mask_constant
-        logits = ops.cast(ops.matmul(query, key), wide) + attention_bias[:, None, None, :]
+        products = ops.matmul(query * self.config.head_size**-0.5, ops.transpose(key, (0, 1, 3, 2)))
+        logits = ops.cast(products, wide) + attention_bias[:, None, None, :]
         probabilities = ops.softmax(logits, axis=-1)
-        weights = self.attention_dropout(ops.cast(probabilities, value.dtype), training=training)
-        context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
-        return probabilities, ops.reshape(context, (batch, length, heads * size))
+        weights = dropout(ops.cast(probabilities, value.dtype), 0)
+        return probabilities, ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
 
     def compute_output_shape(self, x_shape, input_mask_shape=None):
         """Return the shapes of `call`'s two results."""

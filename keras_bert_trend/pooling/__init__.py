@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_bert_trend.pooling.base import Pooling
+from keras_bert_trend.pooling.base import Pooling, encoder_arguments
 from keras_bert_trend.pooling.layers import FirstLastMean, LastFourConcat, LastFourSum, LayerPooling, SecondToLast
 from keras_bert_trend.pooling.tokens import (
     ClsPooling,
@@ -33,6 +33,7 @@ __all__ = [
     "Pooling",
     "SecondToLast",
     "TrendPooling",
+    "encoder_arguments",
     "get_pooling",
 ]
 

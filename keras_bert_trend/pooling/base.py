@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -26,6 +27,9 @@ class Pooling(keras.layers.Layer):
     #: `"attention_scores"`.
     requires: frozenset[str] = frozenset()
 
+    #: Of `"attention_received"`, the blocks that are read, from 0; `None` is all of them.
+    attention_blocks: tuple[int, ...] | None = None
+
     def __init__(self, **kwargs) -> None:
         # `autocast=False`: attention sums come in float32, and must stay so under mixed precision.
         super().__init__(autocast=False, **kwargs)
@@ -36,6 +40,20 @@ class Pooling(keras.layers.Layer):
 
     def compute(self, outputs: Mapping, input_mask, input_word_ids=None):
         """Return the pooled tensor; override this."""
+        raise NotImplementedError
+
+    def reads_few_tokens(self, num_layers: int) -> bool:
+        """Whether `compute` reads only few tokens of the last layer, those that `tokens_read` tells."""
+        return False
+
+    def tokens_read(self, outputs: Mapping, input_mask, input_word_ids=None):
+        """Return the positions that `compute` reads of the last layer's states: int32 `(batch, n)`.
+
+        Args:
+            outputs: the encoder's outputs before the last block.
+            input_mask: `(batch, seq)`.
+            input_word_ids: `(batch, seq)`.
+        """
         raise NotImplementedError
 
     def output_dim(self, hidden_size: int, num_layers: int) -> int:
@@ -61,6 +79,31 @@ class Pooling(keras.layers.Layer):
         if getattr(self, "level", "sentence") == "token":
             shape = (*sequence.shape[:2], width)
         return keras.KerasTensor(shape, dtype=sequence.dtype)
+
+
+def encoder_arguments(poolings: Sequence[Pooling], num_layers: int, inputs: Mapping) -> dict[str, Any]:
+    """Return what to call an encoder with, beside the inputs, so that it computes no more than these poolings read.
+
+    Args:
+        poolings: what will be called on the outputs.
+        num_layers: the encoder's number of blocks.
+        inputs: the encoder's inputs.
+    """
+    required = frozenset().union(*(pooling.requires for pooling in poolings))
+    readers = [pooling for pooling in poolings if "attention_received" in pooling.requires]
+    received: bool | list[int] = bool(readers)
+    if readers and all(pooling.attention_blocks is not None for pooling in readers):
+        received = sorted(set().union(*(pooling.attention_blocks for pooling in readers)))
+    arguments = {
+        "return_attention_scores": "attention_scores" in required,
+        "return_attention_received": received,
+    }
+    if all(pooling.reads_few_tokens(num_layers) for pooling in poolings):
+        rest = inputs["input_mask"], inputs["input_word_ids"]
+        arguments["last_block_tokens"] = lambda outputs: ops.concatenate(
+            [pooling.tokens_read(outputs, *rest) for pooling in poolings], axis=1
+        )
+    return arguments
 
 
 def hidden_states(outputs: Mapping) -> list:

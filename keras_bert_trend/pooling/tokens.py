@@ -19,6 +19,14 @@ class ClsPooling(Pooling):
         """Return `(batch, hidden)`."""
         return outputs["sequence_output"][:, 0]
 
+    def reads_few_tokens(self, num_layers):
+        """Return True: the first is the only one."""
+        return True
+
+    def tokens_read(self, outputs, input_mask, input_word_ids=None):
+        """Return the position 0."""
+        return _first_token(input_mask)
+
 
 @keras.saving.register_keras_serializable(package="keras_bert_trend")
 class PoolerPooling(Pooling):
@@ -29,6 +37,18 @@ class PoolerPooling(Pooling):
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`."""
         return outputs["pooled_output"]
+
+    def reads_few_tokens(self, num_layers):
+        """Return True: the first is the only one."""
+        return True
+
+    def tokens_read(self, outputs, input_mask, input_word_ids=None):
+        """Return the position 0."""
+        return _first_token(input_mask)
+
+
+def _first_token(input_mask):
+    return ops.zeros_like(input_mask[:, :1], dtype="int32")
 
 
 @keras.saving.register_keras_serializable(package="keras_bert_trend")
@@ -104,6 +124,21 @@ class ConcatPooling(Pooling):
     def requires(self) -> frozenset[str]:
         """Everything that any of the poolings requires."""
         return frozenset().union(*(pooling.requires for pooling in self.poolings))
+
+    @property
+    def attention_blocks(self) -> tuple[int, ...] | None:
+        """The blocks that any of the poolings reads the attention of."""
+        blocks = [pooling.attention_blocks for pooling in self.poolings if "attention_received" in pooling.requires]
+        return None if None in blocks else tuple(sorted(set().union(*blocks)))
+
+    def reads_few_tokens(self, num_layers):
+        """Return whether all of the poolings do."""
+        return all(pooling.reads_few_tokens(num_layers) for pooling in self.poolings)
+
+    def tokens_read(self, outputs, input_mask, input_word_ids=None):
+        """Return the positions that any of the poolings reads."""
+        rest = input_mask, input_word_ids
+        return ops.concatenate([pooling.tokens_read(outputs, *rest) for pooling in self.poolings], axis=1)
 
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, sum of the widths)`."""

@@ -99,6 +99,21 @@ class TrendPooling(Pooling):
         self.unit = unit
         self.scale = float(scale)
 
+    @property
+    def attention_blocks(self) -> tuple[int, ...] | None:
+        """The first block alone for the published reading."""
+        return (0,) if self.reading == "published" else None
+
+    def reads_few_tokens(self, num_layers):
+        """Return whether the two words are known before the last block, and are one token each."""
+        early = self.reading == "published" and num_layers > 1
+        return early and self.aggregation == "anchor_related" and self.unit == "token"
+
+    def tokens_read(self, outputs, input_mask, input_word_ids=None):
+        """Return the positions of the anchor and of the related word."""
+        chosen = self.select(outputs, input_mask, input_word_ids)
+        return ops.stack([chosen["anchor"], chosen["related"]], axis=1)
+
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`."""
         chosen = self.select(outputs, input_mask, input_word_ids)
