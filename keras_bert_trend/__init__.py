@@ -34,6 +34,7 @@ if not _is_the_command():
     from keras_bert_trend.explain import Explanation, explain
     from keras_bert_trend.layer import BertTrend
     from keras_bert_trend.layer_walk import LayerWalk, layer_walk
+    from keras_bert_trend.optimizers import FusedAdamW, WarmupLinearDecay
     from keras_bert_trend.pooling import (
         POOLING_NAMES,
         ClsPooling,
@@ -51,7 +52,6 @@ if not _is_the_command():
         TrendPooling,
     )
     from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
-    from keras_bert_trend.schedules import WarmupLinearDecay
     from keras_bert_trend.sources import UnsupportedArchitectureError
     from keras_bert_trend.words import word_vectors
 
@@ -66,6 +66,7 @@ __all__ = [
     "ConcatPooling",
     "Explanation",
     "FirstLastMean",
+    "FusedAdamW",
     "LastFourConcat",
     "LastFourSum",
     "LayerPooling",

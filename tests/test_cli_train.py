@@ -31,7 +31,7 @@ def table_of(rows) -> str:
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
     """Three classes that a few words tell apart, every text twice."""
-    rows = [(label, f"{text} {'and ' * i}") for i in range(12) for label, text in WORDS.items()]
+    rows = [(label, f"{text} {'and ' * (i % 3)}{'! ' * (i // 3)}") for i in range(12) for label, text in WORDS.items()]
     path = tmp_path_factory.mktemp("data") / "labelled.tsv"
     path.write_text("Class\tText\n" + table_of(rows * 2), encoding="utf-8")
     return path

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import importlib.util
 import os
 import platform
 
@@ -14,7 +15,7 @@ from keras import ops
 from keras_bert_trend import BertEncoder, BertPreprocessor, BertTrend, TrendPooling
 from keras_bert_trend.encoder import backend_ops
 from keras_bert_trend.pooling import encoder_arguments, get_pooling
-from tests.conftest import SENTENCES, random_inputs, to_numpy
+from tests.conftest import SENTENCES, random_inputs, run_fresh, to_numpy
 
 FEW = ["trend", "smooth_trend", "cls", "pooler", ["cls", "smooth_trend"]]
 MANY = ["mean", "last_four_sum", ["cls", "mean"]]
@@ -223,3 +224,36 @@ class TestRematerialize:
         again = BertEncoder.from_config(encoder.get_config())
         assert again.rematerialize
         assert all(block.rematerialize for block in again.blocks)
+
+
+# What XLA sets aside for a run is known once it is compiled: the same number every time, unlike a process's memory.
+MEMORY = """
+import jax, keras, numpy as np
+from keras_bert_trend import BertConfig, BertEncoder
+from keras_bert_trend.pooling import encoder_arguments, get_pooling
+
+def temporary_bytes(layers, name, length=512):
+    small = {"vocab_size": 50, "hidden_size": 16, "num_heads": 4, "intermediate_size": 32}
+    encoder = BertEncoder(BertConfig(num_layers=layers, **small))
+    pooling = get_pooling(name, np.zeros(50, np.uint8))
+
+    def run(ids):
+        inputs = {"input_word_ids": ids, "input_mask": ids * 0 + 1, "input_type_ids": ids * 0}
+        outputs = encoder(inputs, training=False, **encoder_arguments([pooling], layers, inputs))
+        return pooling(outputs, inputs["input_mask"], input_word_ids=ids)
+
+    compiled = jax.jit(run).lower(jax.ShapeDtypeStruct((2, length), "int32")).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+matrix = 2 * 4 * 512 * 512 * 4
+for name in ("mean", "last_four_sum", "smooth_trend"):
+    print(name, (temporary_bytes(8, name) - temporary_bytes(4, name)) / matrix)
+"""
+
+
+def test_attention_is_not_kept_from_block_to_block():
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    for line in run_fresh(MEMORY, KERAS_BACKEND="jax").splitlines():
+        name, matrices = line.split()
+        assert float(matrices) < 0.5, f"{name}: four more blocks keep {matrices} attention matrices more"

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bert_trend.layer import BertTrend
-from keras_bert_trend.schedules import WarmupLinearDecay
+from keras_bert_trend.optimizers import WarmupLinearDecay
 
 _BUCKETS = [50, 100, 150, 300, 600]  # bytes; few, for length alone tells much of some classes, and a batch should mix
 _DEFAULT_LENGTH = 128

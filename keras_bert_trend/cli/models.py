@@ -33,7 +33,7 @@ def load_keras_model(path: str) -> keras.Model:
     import keras
 
     import keras_bert_trend.layer
-    import keras_bert_trend.schedules  # noqa: F401  (both register what the file may hold)
+    import keras_bert_trend.optimizers  # noqa: F401  (both register what the file may hold)
 
     if not os.path.isfile(path):
         raise ValueError(f"{path} is no file.")

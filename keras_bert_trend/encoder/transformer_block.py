@@ -22,6 +22,10 @@ class _DrawnSeed(keras.random.SeedGenerator):
         return self._seed
 
 
+def _no_dropout(x, number):
+    return x
+
+
 class TransformerBlock(keras.layers.Layer):
     """Self-attention, add and norm, feed-forward, add and norm (Vaswani et al. 2017; Devlin et al. 2019).
 
@@ -41,7 +45,8 @@ class TransformerBlock(keras.layers.Layer):
         super().__init__(**kwargs)
         self.config = config
         self.rematerialize = rematerialize
-        self.seed_generator = keras.random.SeedGenerator(name="dropout_seed")
+        self.attention_seeds = keras.random.SeedGenerator() if config.attention_dropout else None
+        self.hidden_seeds = keras.random.SeedGenerator() if config.hidden_dropout else None
 
     def build(self, input_shape=None) -> None:
         """Create the block's weights; the shapes come from the configuration."""
@@ -94,22 +99,30 @@ class TransformerBlock(keras.layers.Layer):
             that policy), before dropout, as `[..., query, key]`. With `positions`, `n` takes the place of `seq` as the
             number of queries.
         """
-        # Drawn before: when the block is computed again, the same numbers must be dropped.
-        seeds = [_DrawnSeed(self.seed_generator.next()) for _ in range(3)] if training else None
+        dropout = self._drawn_dropout() if training else _no_dropout
 
         def compute(x):
-            return self._compute(x, input_mask, seeds, positions)
+            return self._compute(x, input_mask, positions, dropout, training)
 
         return keras.remat(compute)(x) if training and self.rematerialize else compute(x)
 
-    def _compute(self, x, input_mask, seeds, positions):
-        config, width = self.config, self.config.hidden_size
-        training = seeds is not None
+    def _drawn_dropout(self):
+        """Return `dropout(x, number)` for the block's three; its seeds are drawn now, once.
+
+        When the block is computed again, the same numbers must be dropped.
+        """
+        config = self.config
+        rates = (config.attention_dropout, config.hidden_dropout, config.hidden_dropout)
+        generators = (self.attention_seeds, self.hidden_seeds, self.hidden_seeds)
+        seeds = [_DrawnSeed(generator.next()) if generator else None for generator in generators]
 
         def dropout(x, number):
-            rate = config.attention_dropout if number == 0 else config.hidden_dropout
-            return keras.random.dropout(x, rate, seed=seeds[number]) if training and rate else x
+            return keras.random.dropout(x, rates[number], seed=seeds[number]) if rates[number] else x
 
+        return dropout
+
+    def _compute(self, x, input_mask, positions, dropout, training):
+        config, width = self.config, self.config.hidden_size
         chosen = x if positions is None else ops.take_along_axis(x, positions[:, :, None], axis=1)
         probabilities, context = self._attend(*self._query_key_value(chosen, x), input_mask, dropout)
         # From here on matrices of tokens, not `(batch, seq, …)`: a reshape between a product, its bias, its activation
