@@ -197,7 +197,8 @@ def compare_poolings(
         seed: of the folds.
         batch_size: texts per batch of the encoder, as in `embed`.
         n_jobs: as in joblib: how many processes fit logistic regressions. Each takes seconds to start.
-        show_progress: whether progress bars are on stderr; `None` shows them on a terminal and in a notebook.
+        show_progress: whether progress bars are on stderr; `None` shows them on a terminal, and in a
+            notebook that has ipywidgets.
 
     Returns:
         a `PoolingComparison`.

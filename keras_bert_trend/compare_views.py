@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_bert_trend.cross_validation import BASELINE
+from keras_bert_trend.showing import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,13 +103,8 @@ def _foot(comparison: PoolingComparison) -> list[str]:
 
 def to_figure(comparison: PoolingComparison) -> Figure:
     """Draw the scores; see `PoolingComparison.plot`."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Drawing needs matplotlib (the extra `plot`): pip install matplotlib") from error
-
     names = [name for name in comparison.scores if name != BASELINE]
-    figure = Figure(figsize=(8.5, 0.36 * len(names) + 1.7), layout="constrained")
+    figure = new_figure(8.5, 0.36 * len(names) + 1.7)
     axes = figure.add_subplot()
     _draw_scores(axes, comparison, names)
     baseline = _draw_baseline(axes, comparison)

@@ -8,6 +8,7 @@ Texts are taken a window at a time. While one window is computed, a thread token
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import itertools
 import os
 import sys
@@ -72,7 +73,8 @@ def embed(
         max_length: the most tokens a text may have; by default the layer's `sequence_length` or `max_length`, and for a
             handle all positions of the model.
         truncate: trim longer texts and warn once with their number. `False` refuses them.
-        show_progress: whether a progress bar is on stderr; `None` shows one on a terminal and in a notebook.
+        show_progress: whether a progress bar is on stderr; `None` shows one on a terminal, and in a notebook
+            that has ipywidgets.
         normalize: divide every vector by its Euclidean length (after `truncate_dim`); the zero vector stays.
         truncate_dim: keep the first so many dimensions only.
         precision: `"float32"`; `"float16"`; `"int8"`: every dimension's range cut into 255 steps; `"binary"`: one bit a
@@ -657,7 +659,9 @@ def progress_bar(show: bool | None, total: int | None, what: str = "Embedding") 
 
     screen = console.Console(stderr=True)
     if show is None:  # not `screen.is_terminal`: FORCE_COLOR makes a log one
-        show = screen.is_jupyter or (sys.stderr is not None and sys.stderr.isatty())
+        # In a notebook Rich draws with ipywidgets, and warns at every turn where they are missing.
+        widgets = screen.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+        show = widgets or (sys.stderr is not None and sys.stderr.isatty())
     if not show:
         yield lambda count: None
         return

@@ -114,9 +114,8 @@ def to_html(explanation: Explanation) -> str:
     parts = [f"<p><b>{escape(one_line(explanation.text))}</b></p>"]
     if explanation.candidates:
         where = f"Attention received in {_READINGS[explanation.reading]}"
-        parts.append(
-            f'<p>{where} (reading "{explanation.reading}")</p>{_html_table(explanation)}<p>{_legend(explanation)}</p>'
-        )
+        legend = _legend(explanation).replace("   ", "&emsp;")  # HTML makes one space of many
+        parts.append(f'<p>{where} (reading "{explanation.reading}")</p>{_html_table(explanation)}<p>{legend}</p>')
         lines = [*_choice_lines(explanation), *_embedding_lines(explanation)]
         parts.append(f"<pre>{escape(chr(10).join(lines))}</pre>")
     parts += [f"<p>{escape(note)}</p>" for note in _notes(explanation)]

@@ -1,4 +1,4 @@
-"""What `explain`, `attention` and `layer_walk` share to show themselves: aligned tables, figures, JSON."""
+"""What the results of `explain`, `attention` and the like share to show themselves: aligned tables, figures, JSON."""
 
 from __future__ import annotations
 
@@ -44,16 +44,18 @@ def to_json(value):
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of so many inches, without `pyplot` and its global state.
+    """Return an empty figure of so many inches, without `pyplot` and its global state; a notebook shows it.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401  (tried apart from what is ours)
     except ImportError as error:
         raise ImportError("Drawing needs matplotlib (the extra `plot`): pip install matplotlib") from error
-    return Figure(figsize=(width, height), layout="constrained")
+    from keras_bert_trend.shown_figure import ShownFigure
+
+    return ShownFigure(figsize=(width, height), layout="constrained")
 
 
 def with_fonts(figure: Figure) -> Figure:

@@ -473,6 +473,15 @@ def test_progress(layer, capfd):
     assert "6/6" in captured.err
 
 
+def test_no_progress_and_no_warning_in_a_notebook_that_cannot_show_it(layer, monkeypatch, capfd, recwarn):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    embed(SENTENCES, layer)
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""
+    assert not recwarn.list
+
+
 # Vectors
 
 

@@ -289,6 +289,10 @@ class TestFigure:
         if "matplotlib.pyplot" in sys.modules:
             assert not sys.modules["matplotlib.pyplot"].get_fignums()
 
+    def test_a_notebook_shows_the_picture(self, layer):
+        """Without `pyplot` nobody else would: Jupyter prints the size of other figures."""
+        assert explain("the bank", layer).plot()._repr_png_().startswith(b"\x89PNG")
+
     def test_errors(self, layer, monkeypatch):
         each = explain("the bank", layer)
         with pytest.raises(ValueError, match="`top`"):

@@ -11,6 +11,7 @@ import functools
 import gzip
 import hashlib
 import http.client
+import importlib.util
 import os
 import re
 import shutil
@@ -231,10 +232,12 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _progress(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on a terminal or in a notebook, and nothing in a log."""
+    """Show a progress bar on a terminal or in a notebook that can, and nothing in a log."""
     from rich import console, progress
 
     screen = console.Console(stderr=True)
+    # In a notebook Rich draws with ipywidgets, and warns at every turn where they are missing.
+    show = screen.is_terminal or (screen.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
     columns = (
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
@@ -242,7 +245,7 @@ def _progress(title: str, total: int | None = None) -> Iterator[Callable[[int], 
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=screen, disable=not (screen.is_terminal or screen.is_jupyter)) as bar:
+    with progress.Progress(*columns, console=screen, disable=not show) as bar:
         task = bar.add_task(title, total=total)
         yield lambda count: bar.update(task, advance=count)
 
