@@ -36,9 +36,10 @@ class BertTrend(keras.layers.Layer):
             or the model's length where that is less.
         max_length: with `sequence_length=None`, the longest text taken; the model's length by default.
         truncate: with `sequence_length=None`, trim longer texts instead of refusing them.
-        trainable: whether BERT trains; see `BertEncoder`, also for the next two.
+        trainable: whether BERT trains; see `BertEncoder`, also for the next three.
         freeze_embeddings: keep the embeddings as they are while the blocks train.
         trainable_layers: train only the last `n` blocks.
+        rematerialize: in training, compute the blocks again in the backward pass: less memory, more time.
         return_all: return every output of the encoder beside the embedding, instead of the embedding alone.
         vocabulary: for a model that brings none: the WordPiece tokens, a serialised SentencePiece model, or what
             `keras_bert_trend.sources.load_text_source` takes: a `vocab.txt`, the handle of a preprocessing model.
@@ -75,6 +76,7 @@ class BertTrend(keras.layers.Layer):
         trainable: bool = True,
         freeze_embeddings: bool = False,
         trainable_layers: int | None = None,
+        rematerialize: bool = False,
         return_all: bool = False,
         vocabulary: Vocabulary | Sequence[str] | bytes | str | os.PathLike | None = None,
         lower_case: bool | None = None,
@@ -93,6 +95,7 @@ class BertTrend(keras.layers.Layer):
                 source,
                 freeze_embeddings=freeze_embeddings,
                 trainable_layers=trainable_layers,
+                rematerialize=rematerialize,
                 dtype=self.dtype_policy,
                 name="encoder",
             )

@@ -154,6 +154,11 @@ def test_freezing_arguments_reach_the_encoder(arguments):
     assert len(layer.trainable_weights) == len(expected.trainable_weights) < len(expected.weights)
 
 
+def test_rematerialize_reaches_the_encoder():
+    assert make("mean", rematerialize=True).encoder.rematerialize
+    assert not make("mean").encoder.rematerialize
+
+
 @pytest.mark.parametrize("pooling", [*POOLING_NAMES, ["smooth_trend", "mean_std"]])
 def test_gradients_are_finite_for_every_weight(pooling):
     """Also for the empty text, one word, and punctuation only; each text alone, so that none hides behind another."""
