@@ -51,7 +51,7 @@ class BertEncoder(keras.layers.Layer):
             blocks, or of those whose numbers (from 0, ascending) are given.
         last_block_tokens: for those who read only few tokens of the last layer: a function that gets the dict of what
             is there before the last block (`embedding_output`, `encoder_outputs`, `attention_received`) and returns
-            int32 `(batch, n)`, positions of tokens. The last block computes these alone; all other states of
+            int32 `(batch, n)`, positions of tokens, `n` known. The last block computes these alone; all other states of
             `sequence_output` are zero. What is computed is the same as without.
         training: whether dropout acts.
 
@@ -235,11 +235,13 @@ class BertEncoder(keras.layers.Layer):
     def _run_at(self, block, x, mask, positions, training):
         """Run the block for the tokens at `positions` `(batch, n)` and return `(batch, seq, hidden)`, else zero."""
         states, _ = block(x, mask, training=training, positions=positions)
-        places = ops.arange(ops.shape(x)[1], dtype="int32")
-        here = ops.equal(positions[:, :, None], places[None, None, :])  # (batch, n, seq)
-        which = ops.cast(ops.argmax(here, axis=1), "int32")  # the first, where positions are given twice
-        spread = ops.take_along_axis(states, which[:, :, None], axis=1)
-        return ops.where(ops.any(here, axis=1)[:, :, None], spread, ops.zeros_like(spread))
+        (batch, length, width), count = ops.shape(x), positions.shape[1]
+        # `scatter` adds up: of a position that is given twice, the first counts.
+        again = ops.equal(positions[:, :, None], positions[:, None, :])  # (batch, n, n)
+        again = ops.any(ops.logical_and(again, np.tri(count, k=-1, dtype=bool)), axis=-1)
+        states = ops.where(again[:, :, None], ops.zeros_like(states), states)
+        rows = ops.broadcast_to(ops.arange(batch, dtype="int32")[:, None], ops.shape(positions))
+        return ops.scatter(ops.stack([rows, positions], axis=-1), states, (batch, length, width))
 
     def _layers_in_order(self) -> list[TransformerBlock]:
         """Return the block of every layer: the same one each time where the layers share their weights."""

@@ -48,7 +48,7 @@ class PoolerPooling(Pooling):
 
 
 def _first_token(input_mask):
-    return ops.zeros_like(input_mask[:, :1], dtype="int32")
+    return ops.zeros_like(input_mask[:, 0], dtype="int32")[:, None]
 
 
 @keras.saving.register_keras_serializable(package="keras_bert_trend")
