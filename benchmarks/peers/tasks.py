@@ -153,30 +153,33 @@ def tokenize(preprocessing: str, fixture: str | None, texts: int) -> Task:
 
 def train(batch: int, length: int, steps: int) -> Task:
     """One step of fine-tuning: forward, backward and AdamW over all weights."""
-    mean = "ours, fit, mean"
+
+    def ours(label, pooling, **options):
+        return Contender(label, "ours", "train", {"pooling": pooling, **options}, "train")
+
+    mean, trend = "ours, fit, mean, FusedAdamW", "ours, fit, smooth_trend, FusedAdamW"
+    peers = [
+        Contender("KerasHub, fit", "keras_hub", "train", {}, "train"),
+        Contender("KerasHub, fit, jit_compile=False", "keras_hub", "train", {"jit_compile": False}, "train"),
+        Contender("PyTorch, loop, AdamW(fused=True)", "pytorch", "train", {"fused": True}, "train"),
+        Contender("PyTorch, loop, AdamW()", "pytorch", "train", {"fused": False}, "train"),
+    ]
+    wanted = {"keras_hub": 1.6, "pytorch": 1.0}
     return Task(
         f"Fine-tuning step ({batch} × {length} tokens)",
         [
-            Contender(mean, "ours", "train", {"pooling": "mean"}, "train"),
-            Contender("ours, fit, smooth_trend", "ours", "train", {"pooling": "smooth_trend"}, "train"),
-            Contender("ours, fit, mean, jit_compile=False", "ours", "train",
-                      {"pooling": "mean", "jit_compile": False}, "train"),
-            Contender("KerasHub, fit", "keras_hub", "train", {}, "train"),
-            Contender("KerasHub, fit, jit_compile=False", "keras_hub", "train", {"jit_compile": False}, "train"),
-            Contender("PyTorch, loop, AdamW(fused=True)", "pytorch", "train", {"fused": True}, "train"),
-            Contender("PyTorch, loop, AdamW()", "pytorch", "train", {"fused": False}, "train"),
+            ours(mean, "mean"),
+            ours(trend, "smooth_trend"),
+            ours("ours, fit, mean, FusedAdamW, jit_compile=False", "mean", jit_compile=False),
+            ours("ours, fit, mean, Keras's AdamW", "mean", optimizer="AdamW"),
+            *peers,
             *limits(),
         ],
-        [mean, "ours, fit, smooth_trend"],
+        [mean, trend],
         {"tokens": batch * length * steps, "length": length, "training": True},
-        [
-            (mean, "KerasHub, fit", 1.6),
-            (mean, "KerasHub, fit, jit_compile=False", 1.6),
-            (mean, "PyTorch, loop, AdamW(fused=True)", 1.0),
-            (mean, "PyTorch, loop, AdamW()", 1.0),
-        ],
+        [(one, peer.label, wanted[peer.adapter]) for one in (mean, trend) for peer in peers],
         [f"One repetition is `fit` over {steps} batches; dropout acts everywhere."],
-    )  # fmt: skip
+    )
 
 
 def serve(official: bool) -> Task:

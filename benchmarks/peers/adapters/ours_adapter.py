@@ -68,13 +68,14 @@ class Adapter(TensorFlowAdapter):
         preprocessor = BertPreprocessor.from_handle(source, sequence_length=length or self.max_length)
         return self.tokenizing(preprocessor.preprocess, batch_size)
 
-    def train(self, pooling: str, jit_compile: bool | str = "auto") -> Run:
-        """Fine-tune everything through `compile` and `fit`."""
+    def train(self, pooling: str, jit_compile: bool | str = "auto", optimizer: str = "FusedAdamW") -> Run:
+        """Fine-tune everything through `compile` and `fit`, with our AdamW or Keras's."""
         ids, labels = self.training_data()
         layer = self.layer(pooling, trainable=True)
         inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUT_NAMES}
         model = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(layer(inputs)))
-        model.compile(keras.optimizers.AdamW(1e-5, weight_decay=0.01), "binary_crossentropy", jit_compile=jit_compile)
+        kind = keras_bert_trend.FusedAdamW if optimizer == "FusedAdamW" else keras.optimizers.AdamW
+        model.compile(kind(1e-5, weight_decay=0.01), "binary_crossentropy", jit_compile=jit_compile)
         data = {name: value.numpy() for name, value in inputs_of(ids).items()}
         return self.fitting(model, data, labels, layer.encoder.trainable_weights)
 
