@@ -2,11 +2,13 @@
 
     texts ──► windows ──► token ids ──► batches of like lengths ──► encoder, poolings ──► the texts' own order
 
-Texts are taken a window at a time. While one window is computed, a thread tokenises the next; no more is ever held.
+Texts are taken a window at a time. While one window is computed, two batches at a time, a thread tokenises the next; no
+more is ever held.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import importlib.util
 import itertools
@@ -29,6 +31,7 @@ _WINDOW = 4096  # texts that are sorted together: enough that a batch's lengths 
 _WINDOW_BYTES = 2**24  # and fewer where texts are books
 _TOKENIZER_BATCH = 1024
 _FULL_BATCH_LENGTH = 128  # longer texts come fewer to a batch
+_AT_ONCE = 2  # batches in the making
 _KEPT_FUNCTIONS = 8  # per encoder
 
 PRECISIONS = ("float32", "float16", "int8", "binary")
@@ -456,11 +459,37 @@ class _TextEncoder:
     def _compute(self, batches: list[_Batch], advance: Callable[[int], Any]) -> list[np.ndarray]:
         count = sum(len(batch.rows) for batch in batches)
         results = [np.empty((count, width), np.float32) for width in self.dims.values()]
-        for batch in batches:
-            for result, vectors in zip(results, self.function(batch.inputs), strict=True):
-                result[batch.rows] = keras.ops.convert_to_numpy(vectors)[: len(batch.rows)]
+        for batch, arrays in self._run(batches):
+            for result, vectors in zip(results, arrays, strict=True):
+                result[batch.rows] = vectors[: len(batch.rows)]
             advance(len(batch.rows))
         return results
+
+    def _run(self, batches: list[_Batch]) -> Iterator[tuple[_Batch, list[np.ndarray]]]:
+        """Yield every batch with its vectors; under TensorFlow two are in the making.
+
+        Where one batch keeps a single core busy (small operations, copies, Python), the other has the rest.
+        """
+
+        def run(batch: _Batch) -> list[np.ndarray]:
+            return [keras.ops.convert_to_numpy(vectors) for vectors in self.function(batch.inputs)]
+
+        if self.fixed_shapes or keras.backend.backend() != "tensorflow":
+            yield from ((batch, run(batch)) for batch in batches)
+            return
+        yield batches[0], run(batches[0])  # traced here: Keras's settings are those of the caller's thread
+        with ThreadPoolExecutor(_AT_ONCE, "keras_bert_trend.embed") as workers:
+            waiting: collections.deque = collections.deque()
+            try:
+                for batch in batches[1:]:
+                    waiting.append((batch, workers.submit(run, batch)))
+                    if len(waiting) > _AT_ONCE:
+                        ready, future = waiting.popleft()
+                        yield ready, future.result()
+                for ready, future in waiting:
+                    yield ready, future.result()
+            finally:  # an error or Ctrl-C in one batch: the others are not begun
+                workers.shutdown(wait=True, cancel_futures=True)
 
 
 def _longest(layer: BertTrend, max_length: int | None) -> int:
