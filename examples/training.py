@@ -116,9 +116,13 @@ def batches(texts: np.ndarray, labels: np.ndarray, batch_size: int, shuffle: boo
     if shuffle:
         dataset = dataset.shuffle(len(texts), reshuffle_each_iteration=True)
     bounds = [50, 100, 150]  # bytes; few, since length alone may tell the labels apart, and a batch should have both
-    return dataset.bucket_by_sequence_length(
+    dataset = dataset.bucket_by_sequence_length(
         lambda text, label: tf.strings.length(text), bounds, [batch_size] * (len(bounds) + 1), padded_shapes=((), ())
-    ).prefetch(tf.data.AUTOTUNE)
+    ).prefetch(2)
+    # An iterator's autotuning thread ends only when it next wakes, after 10 ms, 20 ms … a minute, and an epoch with it.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def predict(model: keras.Model, *texts: np.ndarray, batch_size: int = 64) -> np.ndarray:

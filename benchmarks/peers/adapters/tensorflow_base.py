@@ -51,9 +51,15 @@ class TensorFlowAdapter(BaseAdapter):
     def fitting(self, model, data, labels, weights) -> Run:
         """Return one epoch of `fit`; its result says whether every weight moved."""
         before = [weight.numpy() for weight in weights]
+        dataset = tf.data.Dataset.from_tensor_slices((data, labels)).batch(self.batch_size)
+        # An iterator's autotuning thread ends only when it next wakes, after 10 ms, 20 ms … 2.56 s, so that `fit` would
+        # idle at the end of an epoch: for as long as it had computed, at worst.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        dataset = dataset.with_options(options)
 
         def run():
-            history = model.fit(data, labels, batch_size=self.batch_size, epochs=1, shuffle=False, verbose=0)
+            history = model.fit(dataset, epochs=1, shuffle=False, verbose=0)
 
             def result():
                 moved = [bool(np.any(old != weight.numpy())) for old, weight in zip(before, weights, strict=True)]
