@@ -44,6 +44,16 @@ class TestLastBlock:
             np.testing.assert_allclose(few, full, atol=1e-6)
 
     @pytest.mark.parametrize("name", FEW, ids=str)
+    def test_a_text_alone_has_the_embedding_that_it_has_among_others(self, name, encoder, vocabulary, ids):
+        pooling = get_pooling(name, vocabulary.token_kinds)
+        signature = [{key: tf.TensorSpec((None, None), tf.int32) for key in ids}]
+        run = tf.function(lambda x: pooled(encoder, pooling, x, all_tokens=False), input_signature=signature)
+        together = run(ids)
+        for row in range(len(SENTENCES)):
+            alone = run({key: value[row : row + 1] for key, value in ids.items()})
+            np.testing.assert_allclose(alone[0], together[row], atol=1e-6)
+
+    @pytest.mark.parametrize("name", FEW, ids=str)
     def test_the_gradients_too(self, name, small_config, vocabulary):
         config = dataclasses.replace(small_config, hidden_dropout=0.0, attention_dropout=0.0)
         encoder, ids = BertEncoder(config), random_inputs(config, [9, 4, 2], 12)
