@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_bert_trend.cross_validation import BASELINE
-from keras_bert_trend.showing import new_figure
+from keras_bert_trend.showing import new_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,7 +109,7 @@ def to_figure(comparison: PoolingComparison) -> Figure:
     _draw_scores(axes, comparison, names)
     baseline = _draw_baseline(axes, comparison)
     # Names may be the user's: "$" is no formula.
-    axes.set_yticks(range(len(names)), [_shortened(name) for name in names], parse_math=False)
+    axes.set_yticks(range(len(names)), [shortened(name, 40) for name in names], parse_math=False)
     axes.get_yticklabels()[names.index(comparison.best)].set_color(_BEST)
     axes.set_ylim(len(names) - 0.5, -0.6)
     axes.grid(axis="x", color="0.9")
@@ -118,7 +118,7 @@ def to_figure(comparison: PoolingComparison) -> Figure:
     axes.tick_params(axis="y", length=0)
     folds = comparison.folds * comparison.repeats
     axes.set_xlabel(
-        f"{_shortened(_score_name(comparison))}: {folds} folds, mean ± standard deviation\n"
+        f"{shortened(_score_name(comparison), 40)}: {folds} folds, mean ± standard deviation\n"
         f"{BASELINE}: {comparison.means[BASELINE]:.3f}, {baseline}",
         parse_math=False,
     )
@@ -145,7 +145,3 @@ def _draw_baseline(axes: Axes, comparison: PoolingComparison) -> str:
         return "to the left of what is drawn"
     axes.axvline(baseline, color="black", linestyle="--", linewidth=0.8)
     return "the dashed line"
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= 40 else name[:39] + "…"

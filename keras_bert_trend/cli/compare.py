@@ -15,7 +15,7 @@ from keras_bert_trend.cli.options import (
     refuse_existing,
     shows_progress,
 )
-from keras_bert_trend.cli.reading import add_format_options, open_labelled, read_labelled
+from keras_bert_trend.cli.reading import add_labelled_options, open_labelled, read_labelled
 from keras_bert_trend.cli.start import import_tensorflow
 from keras_bert_trend.cli.writing import write_shown
 
@@ -43,10 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="OUT", help=f"one of {', '.join(_SUFFIXES)}")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT")
     group = parser.add_argument_group("input")
-    add_format_options(group)
-    group.add_argument("--label-column", "--label-field", metavar="NAME", help="(default: 1; of JSONL: label)")
-    group.add_argument("--text-column", "--text-field", metavar="NAME", help="(default: 2; of JSONL: text)")
-    group.add_argument("--pair-column", "--pair-field", metavar="NAME", help="the second text of pairs")
+    add_labelled_options(group)
     add_model_options(parser)
     group = parser.add_argument_group("comparing")
     add_pooling_option(group, None, "the poolings to compare (default: all)")

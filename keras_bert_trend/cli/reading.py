@@ -128,6 +128,14 @@ def add_format_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_labelled_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a file of labelled texts is read, for `open_labelled`."""
+    add_format_options(parser)
+    parser.add_argument("--label-column", "--label-field", metavar="NAME", help="(default: 1; of JSONL: label)")
+    parser.add_argument("--text-column", "--text-field", metavar="NAME", help="(default: 2; of JSONL: text)")
+    parser.add_argument("--pair-column", "--pair-field", metavar="NAME", help="the second text of pairs")
+
+
 def open_texts(
     path: str,
     file_format: str | None,

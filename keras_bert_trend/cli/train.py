@@ -16,7 +16,7 @@ from keras_bert_trend.cli.options import (
     refuse_existing,
     shows_progress,
 )
-from keras_bert_trend.cli.reading import Input, add_format_options, open_labelled, read_labelled
+from keras_bert_trend.cli.reading import Input, add_labelled_options, open_labelled, read_labelled
 from keras_bert_trend.cli.start import import_tensorflow
 from keras_bert_trend.files import complete_or_nothing
 
@@ -45,10 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace DIR")
     group = parser.add_argument_group("input")
-    add_format_options(group)
-    group.add_argument("--label-column", "--label-field", metavar="NAME", help="(default: 1; of JSONL: label)")
-    group.add_argument("--text-column", "--text-field", metavar="NAME", help="(default: 2; of JSONL: text)")
-    group.add_argument("--pair-column", "--pair-field", metavar="NAME", help="the second text of pairs")
+    add_labelled_options(group)
     group.add_argument("--validation-file", metavar="FILE", help="validate on these rows, of the same columns")
     group.add_argument(
         "--validation-split", type=_share, default=0.2, metavar="X", help="else on this share of FILE (default: 0.2)"
