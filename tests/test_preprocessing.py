@@ -205,16 +205,28 @@ def test_keras_file_carries_the_vocabulary_as_an_asset(vocabulary, tmp_path):
         keras.models.load_model(tmp_path / "mixed.keras")
 
 
-def test_export_needs_only_the_classic_ops(vocabulary, tmp_path):
+@pytest.mark.parametrize("fast", [True, False])
+def test_operations_of_an_export(fast, vocabulary, tmp_path):
     """Packing is core TensorFlow: of TF.Text, the exported graph has only what splits text into word pieces."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     text = keras.Input((), dtype="string")
-    keras.Model(text, preprocessor(vocabulary)(text)).export(tmp_path / "saved", verbose=False)
+    layer = preprocessor(vocabulary)
+    model = keras.Model(text, layer(text))
+    layer.fast_tokenizer = fast
+    model.export(tmp_path / "saved", verbose=False)
     proto = saved_model_pb2.SavedModel.FromString((tmp_path / "saved" / "saved_model.pb").read_bytes())
     ops = {node.op for f in proto.meta_graphs[0].graph_def.library.function for node in f.node_def}
-    assert {op for op in ops if "Trim" in op or op.startswith("Fast") or "TFText" in op} == set()
-    assert "WordpieceTokenizeWithOffsets" in ops
+    tokenizing = {op for op in ops if "Wordpiece" in op or "Split" in op or "TFText" in op or "Trim" in op}
+    classic = {"RegexSplitWithOffsets", "WordpieceTokenizeWithOffsets"}
+    assert tokenizing == ({"FastWordpieceTokenizeWithOffsets"} if fast else classic)
+    code = """
+    import json, sys, tensorflow as tf, tensorflow_text
+    saved = tf.saved_model.load(sys.argv[1])
+    print(json.dumps(saved.serve(tf.constant(json.loads(sys.argv[2])))["input_word_ids"].numpy().tolist()))
+    """
+    served = json.loads(run_fresh(code, tmp_path / "saved", json.dumps(SENTENCES)))
+    np.testing.assert_array_equal(served, layer(SENTENCES)["input_word_ids"])
 
 
 def test_preprocess_works_under_another_backend(vocabulary):

@@ -41,37 +41,27 @@ def pack_inputs(
         `input_word_ids`, `input_mask`, `input_type_ids`: int32 `(batch, length)`; type ids are 0 in the first
         segment, 1 in the second, 0 in the padding.
     """
+    counts = [tf.cast(segment.row_lengths(), tf.int32) for segment in segments]
     budget = tf.maximum(length - 1 - len(segments), 0)
-    counts = [segment.row_lengths() for segment in segments]
-    budget = tf.cast(budget, counts[0].dtype)
     kept = [tf.minimum(counts[0], budget)] if len(segments) == 1 else list(round_robin_lengths(*counts, budget))
 
-    batch = segments[0].nrows()
-    start = tf.fill(tf.stack([batch, 1]), start_id)
-    end = tf.fill(tf.stack([batch, 1]), end_id)
-    ids, types = [start], [tf.zeros_like(start)]
-    for number, (segment, count) in enumerate(zip(segments, kept, strict=True)):
-        trimmed = _keep_first(segment, count)
-        ids += [trimmed, end]
-        types += [trimmed.with_values(tf.fill(tf.shape(trimmed.values), number)), tf.fill(tf.shape(end), number)]
-    ids, types = tf.concat(ids, axis=1), tf.concat(types, axis=1)
+    # Every position is looked up in one vector of all there is to stand there: a gather instead of ragged tensors that
+    # are cut, joined and made dense.
+    padding, start, end = range(3)
+    choices = tf.concat([[padding_id, start_id, end_id], *(segment.values for segment in segments)], axis=0)
+    column = tf.range(length)[tf.newaxis]
+    source = tf.where(column == 0, start, padding)
+    begin, first_choice, second_begins = 1, 3, None
+    for segment, count in zip(segments, kept, strict=True):
+        offset = first_choice + tf.cast(segment.row_starts(), tf.int32)[:, tf.newaxis] - begin
+        after = begin + count[:, tf.newaxis]
+        source = tf.where((column >= begin) & (column < after), offset + column, source)
+        source = tf.where(column == after, end, source)
+        begin, first_choice = after + 1, first_choice + tf.size(segment.values)
+        second_begins = begin if second_begins is None else second_begins
+    real = column < begin
     return {
-        "input_word_ids": _to_dense(ids, length, padding_id),
-        "input_mask": _to_dense(tf.ones_like(ids), length, 0),
-        "input_type_ids": _to_dense(types, length, 0),
+        "input_word_ids": tf.gather(choices, source),
+        "input_mask": tf.cast(real, tf.int32),
+        "input_type_ids": tf.cast(real & (column >= second_begins), tf.int32),
     }
-
-
-def _to_dense(ragged: tf.RaggedTensor, length: tf.Tensor, padding: int) -> tf.Tensor:
-    """Pad every row to `length`, also where there is no row to tell how long rows are."""
-    dense = ragged.to_tensor(padding)
-    return tf.pad(dense, [[0, 0], [0, length - tf.shape(dense)[1]]], constant_values=padding)
-
-
-def _keep_first(segment: tf.RaggedTensor, counts: tf.Tensor) -> tf.RaggedTensor:
-    """Keep the first `counts[i]` values of each row `i`."""
-    positions = tf.range(tf.size(segment.values, out_type=counts.dtype)) - tf.gather(
-        segment.row_starts(), segment.value_rowids()
-    )
-    kept = positions < tf.gather(counts, segment.value_rowids())
-    return tf.RaggedTensor.from_row_lengths(tf.boolean_mask(segment.values, kept), counts, validate=False)

@@ -41,6 +41,9 @@ class BertPreprocessor(keras.layers.Layer):
         max_length: the longest sequence the model takes; with `sequence_length=None` a longer text is an error,
             unless `truncate`.
         truncate: with `sequence_length=None`, trim texts to `max_length` instead of refusing longer ones.
+        fast_tokenizer: whether WordPiece is computed by `FastWordpieceTokenizer`: the same ids, several times as fast.
+            Set it to `False`, here or on the layer before exporting, where what serves the model lacks that operation
+            but has those of `BertTokenizer`.
         **kwargs: `name` and the rest of `keras.layers.Layer`.
 
     Call arguments:
@@ -64,6 +67,7 @@ class BertPreprocessor(keras.layers.Layer):
         sequence_length: int | None = 128,
         max_length: int | None = None,
         truncate: bool = False,
+        fast_tokenizer: bool = True,
         **kwargs,
     ) -> None:
         kwargs.setdefault("trainable", False)
@@ -75,8 +79,9 @@ class BertPreprocessor(keras.layers.Layer):
         self.sequence_length = sequence_length
         self.max_length = max_length
         self.truncate = truncate
+        self.fast_tokenizer = fast_tokenizer
         self.supports_jit = False  # XLA has no strings
-        self._tokenizer = None  # made on first use: TensorFlow is needed for text alone
+        self._tokenizers = {}  # made on first use: TensorFlow is needed for text alone
         self.built = True
 
     @classmethod
@@ -199,7 +204,8 @@ class BertPreprocessor(keras.layers.Layer):
 
     def tokenize(self, texts):
         """Return the texts' token ids, without special tokens, as a ragged int32 tensor `(batch, None)`."""
-        tokens = self._get_tokenizer().tokenize(self.normalize(texts))
+        tokenizer = (self._get_tokenizer("fast") if self.fast_tokenizer else None) or self._get_tokenizer("classic")
+        tokens = tokenizer.tokenize(self.normalize(texts))
         return tokens.merge_dims(1, -1) if tokens.ragged_rank > 1 else tokens  # WordPiece: (batch, words, pieces)
 
     def token_offsets(self, text: str) -> tuple[list[int | None], list[int | None]]:
@@ -218,7 +224,7 @@ class BertPreprocessor(keras.layers.Layer):
         """
         from keras_bert_trend.preprocessing.offsets import find_offsets
 
-        return find_offsets(self, self._get_tokenizer(), text)
+        return find_offsets(self, self._get_tokenizer("classic"), text)
 
     def normalize(self, texts):
         """Lower-case and strip accents, with the ops that TF Hub's preprocessing models have; strings of any shape."""
@@ -252,14 +258,16 @@ class BertPreprocessor(keras.layers.Layer):
         length = sequence_length or self.sequence_length or _AUTO_LENGTH
         write_text_preprocessing(os.fspath(path), self, length, overwrite)
 
-    def _get_tokenizer(self):
-        if self._tokenizer is None:
+    def _get_tokenizer(self, kind: str):
+        """Return the vocabulary's tokenizer, `"classic"` or `"fast"`; `None` where it has no fast one."""
+        if kind not in self._tokenizers:
             import tensorflow as tf
 
+            make = self.vocabulary.make_fast_tokenizer if kind == "fast" else self.vocabulary.make_tokenizer
             # Lifted out of any graph being traced: the table belongs to the layer, and is exported with it.
             with tf.init_scope():
-                self._tokenizer = self.vocabulary.make_tokenizer()
-        return self._tokenizer
+                self._tokenizers[kind] = make()
+        return self._tokenizers[kind]
 
     def compute_output_spec(self, inputs):
         """Return the result as symbolic tensors, without tracing."""
@@ -279,6 +287,7 @@ class BertPreprocessor(keras.layers.Layer):
             "sequence_length": self.sequence_length,
             "max_length": self.max_length,
             "truncate": self.truncate,
+            "fast_tokenizer": self.fast_tokenizer,
         }
 
     def save_assets(self, directory: str) -> None:

@@ -47,6 +47,9 @@ class SentencePieceVocabulary(Vocabulary):
         except tf.errors.OpError as error:
             raise ValueError(f"The {len(self.model)} bytes are no SentencePiece model: {error.message}") from error
 
+    def make_fast_tokenizer(self) -> None:
+        """Return `None`: the one tokenizer there is."""
+
     def to_bytes(self) -> bytes:
         """Return the content of the file `asset_name`."""
         return self.model

@@ -79,6 +79,15 @@ class Vocabulary:
         table = tf.lookup.StaticHashTable(tokens, default_value=self.id_of(self.unknown_token))
         return tensorflow_text.BertTokenizer(table, lower_case=False, token_out_type=tf.int32)
 
+    def make_fast_tokenizer(self):
+        """Return what gives the same ids faster, ragged int32 `(batch, None)`; `None` where nothing does."""
+        from keras_bert_trend.preprocessing.fast_wordpiece import FastWordPiece
+
+        try:
+            return FastWordPiece(self.tokens, self.unknown_token)
+        except ValueError:
+            return None
+
     def to_bytes(self) -> bytes:
         """Return the content of the file `asset_name`: one token a line."""
         return "".join(f"{token}\n" for token in self.tokens).encode("utf-8")
