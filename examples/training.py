@@ -111,14 +111,11 @@ def make_optimizer(peak: float, steps: int) -> keras.optimizers.Optimizer:
 
 
 def batches(texts: np.ndarray, labels: np.ndarray, batch_size: int, shuffle: bool = False) -> tf.data.Dataset:
-    """Batch texts of similar length together, so that little is padded."""
+    """Batch texts as they come, or shuffled anew for every epoch: the layer computes no padding."""
     dataset = tf.data.Dataset.from_tensor_slices((texts.astype(str), labels))
     if shuffle:
         dataset = dataset.shuffle(len(texts), reshuffle_each_iteration=True)
-    bounds = [50, 100, 150]  # bytes; few, since length alone may tell the labels apart, and a batch should have both
-    dataset = dataset.bucket_by_sequence_length(
-        lambda text, label: tf.strings.length(text), bounds, [batch_size] * (len(bounds) + 1), padded_shapes=((), ())
-    ).prefetch(2)
+    dataset = dataset.batch(batch_size).prefetch(2)
     # An iterator's autotuning thread ends only when it next wakes, after 10 ms, 20 ms … a minute, and an epoch with it.
     options = tf.data.Options()
     options.autotune.enabled = False

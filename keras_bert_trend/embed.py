@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_bert_trend.encoder.token_rows import WHOLE_VECTORS
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import Pooling, encoder_arguments, get_pooling
 from keras_bert_trend.tokenized import as_layer
@@ -317,6 +318,11 @@ class _Tokens(NamedTuple):
     lengths: np.ndarray  # of the packed texts, special tokens included
 
 
+def whole_vectors(limit: int) -> np.ndarray:
+    """Return the lengths at which padding changes no bit of a text's vector, and `limit`."""
+    return np.minimum(np.arange(WHOLE_VECTORS, limit + WHOLE_VECTORS, WHOLE_VECTORS), limit)
+
+
 def padded_lengths(limit: int) -> np.ndarray:
     """Return the few lengths to pad to where each is compiled: steps of 8 to 64, 16 to 128, 32 to 256 …, to `limit`."""
     lengths, step = [0], 8
@@ -370,9 +376,9 @@ class _TextEncoder:
         self.batch_size, self.truncate = batch_size, truncate
         self.trimmed = self.seen = 0
         poolings = _named_poolings(layer, pooling, separate)
-        # A compiler wants few shapes. Without one every length will do, and nothing is padded but within a batch.
+        # A compiler wants few shapes. Without one nothing is padded but within a batch, for attention alone.
         self.fixed_shapes = jit_compile or keras.backend.backend() == "jax"
-        self.grid = padded_lengths(self.limit) if self.fixed_shapes else np.arange(1, self.limit + 1)
+        self.grid = padded_lengths(self.limit) if self.fixed_shapes else whole_vectors(self.limit)
         self.function = _compiled_function(layer, poolings, jit_compile)
         config = layer.encoder.config
         widths = (pooling.output_dim(config.hidden_size, config.num_layers) for pooling in self.function.poolings)
@@ -554,10 +560,12 @@ def _compiled_function(layer: BertTrend, poolings: dict[str, Any], jit_compile: 
 
 def _compile(encoder, poolings: list[Pooling], jit_compile: bool) -> Callable[[dict[str, np.ndarray]], list]:
     reference = weakref.ref(encoder)
+    fixed_shapes = jit_compile or keras.backend.backend() != "tensorflow"
 
     def forward(inputs):
         encoder = reference()
-        outputs = encoder(inputs, training=False, **encoder_arguments(poolings, encoder.config.num_layers, inputs))
+        arguments = encoder_arguments(poolings, encoder.config.num_layers, inputs, fixed_shapes=fixed_shapes)
+        outputs = encoder(inputs, training=False, **arguments)
         results = []
         for pooling in poolings:
             vectors = pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_bert_trend.encoder import INPUT_NAMES, BertEncoder
+from keras_bert_trend.encoder.token_rows import WHOLE_VECTORS
 from keras_bert_trend.pooling import Pooling, TrendPooling, encoder_arguments, get_pooling
 from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
 from keras_bert_trend.preprocessing.preprocessor import to_string_tensors
@@ -147,9 +148,13 @@ class BertTrend(keras.layers.Layer):
     def call(self, inputs, return_all=None, training=None):
         """Return the embedding, or everything; see the class."""
         return_all = self.return_all if return_all is None else return_all
-        if not isinstance(inputs, Mapping):
-            inputs = self.preprocessor(inputs)
-        outputs = self.encoder(inputs, training=training, **self._encoder_arguments(return_all, inputs))
+        strings = not isinstance(inputs, Mapping)
+        # Nobody sees how far the texts are padded, or what stands in the padding; and XLA has no strings.
+        unseen = strings and not return_all and self.pooling.ignores_padding and _on_tensorflow()
+        if strings:
+            inputs = self.preprocessor.preprocess(inputs, pad_to_multiple_of=WHOLE_VECTORS if unseen else None)
+        arguments = self._encoder_arguments(return_all, inputs, fixed_shapes=not unseen)
+        outputs = self.encoder(inputs, training=training, **arguments)
         embedding = self.pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])
         return _everything(inputs, outputs, embedding) if return_all else embedding
 
@@ -162,11 +167,11 @@ class BertTrend(keras.layers.Layer):
         embedding = self.pooling.compute_output_spec(outputs, inputs["input_mask"])
         return _everything(inputs, outputs, embedding) if return_all else embedding
 
-    def _encoder_arguments(self, return_all: bool, inputs: Mapping) -> dict[str, Any]:
+    def _encoder_arguments(self, return_all: bool, inputs: Mapping, fixed_shapes: bool = True) -> dict[str, Any]:
         """Ask the encoder for no more than what is returned or pooled."""
         if return_all:
             return {"return_attention_scores": True, "return_attention_received": True}
-        return encoder_arguments([self.pooling], self.encoder.config.num_layers, inputs)
+        return encoder_arguments([self.pooling], self.encoder.config.num_layers, inputs, fixed_shapes=fixed_shapes)
 
     def get_config(self) -> dict[str, Any]:
         """Return the three parts; the handle is not kept, nor needed again."""
@@ -185,6 +190,10 @@ class BertTrend(keras.layers.Layer):
         deserialize = keras.saving.deserialize_keras_object
         parts = {name: deserialize(config[name]) for name in ("encoder", "preprocessor", "pooling")}
         return cls(**{**config, **parts})
+
+
+def _on_tensorflow() -> bool:
+    return keras.backend.backend() == "tensorflow"
 
 
 def _everything(inputs, outputs, embedding) -> dict[str, Any]:

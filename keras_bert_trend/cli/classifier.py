@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ import tensorflow as tf
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.optimizers import WarmupLinearDecay
 
-_BUCKETS = [50, 100, 150, 300, 600]  # bytes; few, for length alone tells much of some classes, and a batch should mix
 _DEFAULT_LENGTH = 128
 
 #: Columns of texts, string tensors `(batch,)`, to probabilities `(batch, classes)`.
@@ -81,35 +79,28 @@ def fit(
     """Train, and return every epoch's loss and accuracy; a line for each is on stderr."""
     report = _Report(arguments.epochs, -(-len(train) // arguments.batch_size), show_progress)
     try:
-        with warnings.catch_warnings():  # how many batches there are is known when the first epoch is over
-            warnings.filterwarnings("ignore", "Your input ran out of data")
-            model.fit(
-                _batches(train, names, arguments.batch_size, shuffle=True),
-                validation_data=_batches(validation, names, 64),
-                epochs=arguments.epochs,
-                shuffle=False,  # the dataset does it
-                verbose=0,
-                callbacks=[report],
-            )
+        model.fit(
+            _batches(train, names, arguments.batch_size, shuffle=True),
+            validation_data=_batches(validation, names, 64),
+            epochs=arguments.epochs,
+            shuffle=False,  # the dataset does it
+            verbose=0,
+            callbacks=[report],
+        )
     finally:
         report.stop()
     return report.history_of_epochs
 
 
 def _batches(rows: Sequence[tuple[str, ...]], names: Sequence[str], batch_size: int, shuffle: bool = False):
-    """Batch texts of similar length together, so that little is padded."""
+    """Batch texts as they come, or shuffled anew for every epoch: the layer computes no padding."""
     index = {name: i for i, name in enumerate(names)}
     columns = tuple(tf.constant(column) for column in list(zip(*rows, strict=True))[1:])
     labels = np.array([index[row[0]] for row in rows], "int32")
     dataset = tf.data.Dataset.from_tensor_slices((columns if len(columns) > 1 else columns[0], labels))
     if shuffle:
         dataset = dataset.shuffle(len(rows), reshuffle_each_iteration=True)
-    dataset = dataset.bucket_by_sequence_length(
-        lambda texts, label: sum(map(tf.strings.length, tf.nest.flatten(texts))),
-        _BUCKETS,
-        [batch_size] * (len(_BUCKETS) + 1),
-        padded_shapes=(((),) * len(columns) if len(columns) > 1 else (), ()),
-    ).prefetch(2)
+    dataset = dataset.batch(batch_size).prefetch(2)
     # An iterator's autotuning thread ends only when it next wakes, after 10 ms, 20 ms … a minute, and an epoch with it.
     options = tf.data.Options()
     options.autotune.enabled = False

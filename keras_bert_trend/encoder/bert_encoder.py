@@ -14,6 +14,7 @@ from keras_bert_trend.encoder.backend_ops import dense, is_concrete
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.encoder.embeddings import BertEmbeddings
 from keras_bert_trend.encoder.initial_values import checked_array, starting_at, weights_from
+from keras_bert_trend.encoder.token_rows import RealTokens
 from keras_bert_trend.encoder.transformer_block import TransformerBlock
 from keras_bert_trend.numerics import wide_dtype
 
@@ -53,6 +54,9 @@ class BertEncoder(keras.layers.Layer):
             is there before the last block (`embedding_output`, `encoder_outputs`, `attention_received`) and returns
             int32 `(batch, n)`, positions of tokens, `n` known. The last block computes these alone; all other states of
             `sequence_output` are zero. What is computed is the same as without.
+        skip_padding: compute the real tokens only, for those who ignore padding: its states in `encoder_outputs` are
+            zero. What is computed is the same as without. It pays where much is padding; it needs the TensorFlow
+            backend, and cannot be compiled by XLA.
         training: whether dropout acts.
 
     Returns:
@@ -189,6 +193,7 @@ class BertEncoder(keras.layers.Layer):
         return_attention_scores=False,
         return_attention_received=False,
         last_block_tokens=None,
+        skip_padding=False,
     ):
         """Run the encoder; see the class for the arguments and the result."""
         ids, mask, types = self._check_inputs(inputs)
@@ -196,6 +201,9 @@ class BertEncoder(keras.layers.Layer):
         last = self.config.num_layers - 1
         if last_block_tokens is not None and (return_attention_scores or last in summed):
             raise ValueError("`last_block_tokens` leaves out queries: the last block's attention cannot be returned.")
+        if skip_padding and return_attention_scores:
+            raise ValueError("`skip_padding` leaves out queries: `attention_scores` cannot be returned.")
+        tokens = RealTokens(mask) if skip_padding else None
         if not self.trainable:
             training = False
         x = self.embeddings(ids, types, training=training)
@@ -204,9 +212,9 @@ class BertEncoder(keras.layers.Layer):
         queries = ops.cast(mask, wide_dtype(x))[:, None, None, :]
         for number, block in enumerate(self._layers_in_order()):
             if number == last and last_block_tokens is not None:
-                x = self._run_at(block, x, mask, last_block_tokens(outputs), training)
+                x = self._run_at(block, x, mask, last_block_tokens(outputs), training, tokens)
             else:
-                x, probabilities = block(x, mask, training=training)
+                x, probabilities = block(x, mask, training=training, tokens=tokens)
                 if return_attention_scores:
                     scores.append(probabilities)
                 if number in summed:
@@ -232,9 +240,9 @@ class BertEncoder(keras.layers.Layer):
             )
         return blocks
 
-    def _run_at(self, block, x, mask, positions, training):
+    def _run_at(self, block, x, mask, positions, training, tokens):
         """Run the block for the tokens at `positions` `(batch, n)` and return `(batch, seq, hidden)`, else zero."""
-        states, _ = block(x, mask, training=training, positions=positions)
+        states, _ = block(x, mask, training=training, positions=positions, tokens=tokens)
         (batch, length, width), count = ops.shape(x), positions.shape[1]
         # `scatter` adds up: of a position that is given twice, the first counts.
         again = ops.equal(positions[:, :, None], positions[:, None, :])  # (batch, n, n)
@@ -305,6 +313,7 @@ class BertEncoder(keras.layers.Layer):
         return_attention_scores=False,
         return_attention_received=False,
         last_block_tokens=None,
+        skip_padding=False,
     ):
         """Return `call`'s result as symbolic tensors, without tracing the blocks."""
         self._check_structure(inputs)

@@ -8,6 +8,7 @@ from keras import ops
 from keras_bert_trend.encoder.backend_ops import activation, dense, layer_norm
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.encoder.initial_values import starting_at
+from keras_bert_trend.encoder.token_rows import AllPositions
 from keras_bert_trend.numerics import wide_dtype
 
 
@@ -84,7 +85,7 @@ class TransformerBlock(keras.layers.Layer):
             self.add_weight((width,), beta, name=f"{name}_beta", autocast=False),
         )
 
-    def call(self, x, input_mask, training=None, positions=None):
+    def call(self, x, input_mask, training=None, positions=None, tokens=None):
         """Run the block.
 
         Args:
@@ -93,6 +94,8 @@ class TransformerBlock(keras.layers.Layer):
             training: whether dropout acts.
             positions: int32 `(batch, n)`: compute these tokens only. They attend to all tokens as ever, and their
                 states are the same numbers; what the other tokens would become is not computed.
+            tokens: `RealTokens(input_mask)` leaves the padding out: its states are zero in the result, and its queries'
+                probabilities mean nothing.
 
         Returns:
             `(batch, seq, hidden)` and the attention probabilities `(batch, heads, seq, seq)` in float32 (float64 under
@@ -102,7 +105,7 @@ class TransformerBlock(keras.layers.Layer):
         dropout = self._drawn_dropout() if training else _no_dropout
 
         def compute(x):
-            return self._compute(x, input_mask, positions, dropout, training)
+            return self._compute(x, input_mask, positions, tokens or AllPositions(), dropout, training)
 
         return keras.remat(compute)(x) if training and self.rematerialize else compute(x)
 
@@ -121,39 +124,45 @@ class TransformerBlock(keras.layers.Layer):
 
         return dropout
 
-    def _compute(self, x, input_mask, positions, dropout, training):
-        config, width = self.config, self.config.hidden_size
-        chosen = x if positions is None else ops.take_along_axis(x, positions[:, :, None], axis=1)
-        probabilities, context = self._attend(*self._query_key_value(chosen, x), input_mask, dropout)
-        # From here on matrices of tokens, not `(batch, seq, …)`: a reshape between a product, its bias, its activation
-        # and the sum with the residual would keep TensorFlow from fusing them.
-        rows = ops.reshape(chosen, (-1, width))
-        attended = dense(ops.reshape(context, (-1, width)), self.attention_kernel, self.attention_bias)
+    def _compute(self, x, input_mask, positions, tokens, dropout, training):
+        config = self.config
+        chosen, chosen_tokens = x, tokens
+        if positions is not None:
+            chosen, chosen_tokens = ops.take_along_axis(x, positions[:, :, None], axis=1), AllPositions()
+        # Matrices of tokens, not `(batch, seq, …)`: a reshape between a product, its bias, its activation and the sum
+        # with the residual would keep TensorFlow from fusing them.
+        rows = chosen_tokens.rows(chosen)
+        query_key_value = self._query_key_value(chosen, chosen_tokens, rows, x, tokens)
+        probabilities, context = self._attend(*query_key_value, input_mask, dropout)
+        attended = dense(chosen_tokens.rows(context), self.attention_kernel, self.attention_bias)
         rows = rows + dropout(attended, 1)
         rows = layer_norm(rows, self.attention_gamma, self.attention_beta, config.layer_norm_epsilon, training)
 
         inner = activation(dense(rows, self.inner_kernel, self.inner_bias), config.hidden_act)
         rows = rows + dropout(dense(inner, self.output_kernel, self.output_bias), 2)
         rows = layer_norm(rows, self.output_gamma, self.output_beta, config.layer_norm_epsilon, training)
-        return ops.reshape(rows, ops.shape(chosen)), probabilities
+        return chosen_tokens.spread(rows, chosen), probabilities
 
-    def _query_key_value(self, chosen, x):
+    def _query_key_value(self, chosen, chosen_tokens, chosen_rows, x, tokens):
         """Return the query of the `chosen` tokens, key and value of all: `(batch, heads, tokens, size)` each."""
         kernel, bias, width = self.qkv_kernel, self.qkv_bias, self.config.hidden_size
-        if chosen is x:  # one product for all three
-            return ops.unstack(self._project(x, kernel, bias, roles=3))
-        (query,) = ops.unstack(self._project(chosen, kernel[:, :width], bias[:width], roles=1))
-        return query, *ops.unstack(self._project(x, kernel[:, width:], bias[width:], roles=2))
 
-    def _project(self, x, kernel, bias, roles: int):
-        """Return the projections of all tokens of `x`: `(roles, batch, heads, tokens, size)`."""
-        (batch, tokens, width), config = ops.shape(x), self.config
-        rows = dense(ops.reshape(x, (-1, width)), kernel, bias)
-        apart = ops.reshape(rows, (batch, tokens, roles, config.num_heads, config.head_size))
+        def project(rows, begin, end):
+            return dense(rows, kernel[:, begin * width : end * width], bias[begin * width : end * width])
+
+        if chosen is x:  # one product for all three
+            return ops.unstack(self._by_head(tokens.spread(dense(chosen_rows, kernel, bias), x), roles=3))
+        (query,) = ops.unstack(self._by_head(chosen_tokens.spread(project(chosen_rows, 0, 1), chosen), roles=1))
+        return query, *ops.unstack(self._by_head(tokens.spread(project(tokens.rows(x), 1, 3), x), roles=2))
+
+    def _by_head(self, projected, roles: int):
+        """Take `(batch, tokens, roles · hidden)` apart into `(roles, batch, heads, tokens, size)`."""
+        (batch, tokens, _), config = ops.shape(projected), self.config
+        apart = ops.reshape(projected, (batch, tokens, roles, config.num_heads, config.head_size))
         return ops.transpose(apart, (2, 0, 3, 1, 4))
 
     def _attend(self, query, key, value, input_mask, dropout):
-        """Return the probabilities `(batch, heads, n, seq)` and the context `(batch, n, heads, size)`."""
+        """Return the probabilities `(batch, heads, n, seq)` and the context `(batch, n, hidden)`."""
         # The softmax runs in float32 or wider: −1e9 does not exist in float16, and bfloat16 has 8 bits of mantissa.
         wide = wide_dtype(value)
         attention_bias = (1.0 - ops.cast(input_mask, wide)) * self.config.attention_mask_constant
@@ -161,7 +170,8 @@ class TransformerBlock(keras.layers.Layer):
         logits = ops.cast(products, wide) + attention_bias[:, None, None, :]
         probabilities = ops.softmax(logits, axis=-1)
         weights = dropout(ops.cast(probabilities, value.dtype), 0)
-        return probabilities, ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+        context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+        return probabilities, ops.reshape(context, (*ops.shape(context)[:2], self.config.hidden_size))
 
     def compute_output_shape(self, x_shape, input_mask_shape=None):
         """Return the shapes of `call`'s two results."""

@@ -42,6 +42,12 @@ class Pooling(keras.layers.Layer):
         """Return the pooled tensor; override this."""
         raise NotImplementedError
 
+    @property
+    def ignores_padding(self) -> bool:
+        """Whether neither the values nor the shape of the result tell how far the texts were padded."""
+        one_vector_a_text = getattr(self, "level", "sentence") == "sentence"
+        return one_vector_a_text and "attention_scores" not in self.requires
+
     def reads_few_tokens(self, num_layers: int) -> bool:
         """Whether `compute` reads only few tokens of the last layer, those that `tokens_read` tells."""
         return False
@@ -81,13 +87,16 @@ class Pooling(keras.layers.Layer):
         return keras.KerasTensor(shape, dtype=sequence.dtype)
 
 
-def encoder_arguments(poolings: Sequence[Pooling], num_layers: int, inputs: Mapping) -> dict[str, Any]:
+def encoder_arguments(
+    poolings: Sequence[Pooling], num_layers: int, inputs: Mapping, *, fixed_shapes: bool = True
+) -> dict[str, Any]:
     """Return what to call an encoder with, beside the inputs, so that it computes no more than these poolings read.
 
     Args:
         poolings: what will be called on the outputs.
         num_layers: the encoder's number of blocks.
         inputs: the encoder's inputs.
+        fixed_shapes: whether sizes may not depend on values, as a compiler wants it; padding is computed then.
     """
     required = frozenset().union(*(pooling.requires for pooling in poolings))
     readers = [pooling for pooling in poolings if "attention_received" in pooling.requires]
@@ -97,6 +106,7 @@ def encoder_arguments(poolings: Sequence[Pooling], num_layers: int, inputs: Mapp
     arguments = {
         "return_attention_scores": "attention_scores" in required,
         "return_attention_received": received,
+        "skip_padding": not fixed_shapes and all(pooling.ignores_padding for pooling in poolings),
     }
     if all(pooling.reads_few_tokens(num_layers) for pooling in poolings):
         rest = inputs["input_mask"], inputs["input_word_ids"]

@@ -1,0 +1,175 @@
+"""Without padding the encoder computes what it does with it, and the layer leaves it out where nobody can tell."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_bert_trend import BertEncoder, BertPreprocessor, BertTrend, LastFourSum, Pooling, embed
+from keras_bert_trend.encoder import backend_ops
+from tests.conftest import SENTENCES, random_inputs, run_fresh
+
+LENGTHS = [9, 1, 12, 4]
+POOLINGS = ["trend", "smooth_trend", "last_four_sum", "mean", "max", "cls", "pooler", "mean_std", ["cls", "mean"]]
+
+
+@pytest.fixture(scope="module")
+def layer(encoder, vocabulary):
+    def make(pooling, **arguments):
+        preprocessor = BertPreprocessor(vocabulary, lower_case=True, sequence_length=24)
+        return BertTrend(encoder=encoder, preprocessor=preprocessor, pooling=pooling, **arguments)
+
+    return make
+
+
+def no_dropout(config, **arguments):
+    return BertEncoder(dataclasses.replace(config, hidden_dropout=0.0, attention_dropout=0.0), **arguments)
+
+
+class TestEncoder:
+    @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "float64"])
+    @pytest.mark.parametrize("traced", [False, True])
+    def test_real_tokens_have_their_states_and_padding_zeros(self, traced, policy, small_config):
+        encoder, inputs = BertEncoder(small_config, dtype=policy), random_inputs(small_config, LENGTHS, 12)
+        run = tf.function(encoder.__call__) if traced else encoder
+        full, real = (
+            run(inputs, training=False, return_attention_received=True, skip_padding=skip) for skip in (False, True)
+        )
+        mask = inputs["input_mask"].astype(bool)
+        tolerance = {"float32": 1e-6, "mixed_bfloat16": 2e-2, "float64": 1e-14}[policy]
+        for one, other in zip(full["encoder_outputs"], real["encoder_outputs"], strict=True):
+            assert one.dtype == other.dtype
+            one, other = (np.asarray(tf.cast(states, "float64")) for states in (one, other))
+            np.testing.assert_allclose(other[mask], one[mask], atol=tolerance)
+            assert not other[~mask].any()
+        for name in ("pooled_output", "attention_received"):
+            one, other = (tf.cast(outputs[name], "float64") for outputs in (full, real))
+            np.testing.assert_allclose(other, one, atol=10 * tolerance)
+
+    @pytest.mark.parametrize("rematerialize", [False, True])
+    @pytest.mark.parametrize("few", [False, True])
+    def test_gradients(self, few, rematerialize, small_config):
+        encoder = no_dropout(small_config, rematerialize=rematerialize)
+        inputs = random_inputs(small_config, LENGTHS, 12)
+        mask = tf.cast(inputs["input_mask"], "float32")[:, :, None]
+        positions = {"last_block_tokens": lambda outputs: tf.zeros((len(LENGTHS), 1), tf.int32)} if few else {}
+        variables = [variable.value for variable in encoder.trainable_variables]
+
+        @tf.function
+        def gradients(skip):
+            with tf.GradientTape() as tape:
+                outputs = encoder(inputs, training=True, skip_padding=skip, **positions)
+                loss = tf.reduce_sum(tf.square(outputs["sequence_output"][..., ::3] * mask))
+            return [
+                tf.zeros(()) if gradient is None else tf.convert_to_tensor(gradient)
+                for gradient in tape.gradient(loss, variables)
+            ]
+
+        for real, full in zip(gradients(True), gradients(False), strict=True):
+            np.testing.assert_allclose(real, full, rtol=1e-3, atol=1e-5)
+
+    def test_a_batch_without_padding_and_one_without_texts(self, small_config):
+        encoder = BertEncoder(small_config)
+        whole = random_inputs(small_config, [5, 5], 5)
+        np.testing.assert_allclose(
+            encoder(whole, skip_padding=True)["sequence_output"], encoder(whole)["sequence_output"], atol=1e-6
+        )
+        empty = {name: np.zeros((0, 5), np.int32) for name in whole}
+        assert encoder(empty, skip_padding=True)["sequence_output"].shape == (0, 5, small_config.hidden_size)
+
+    def test_attention_scores_cannot_be_asked_for(self, small_config):
+        inputs = random_inputs(small_config, LENGTHS, 12)
+        with pytest.raises(ValueError, match="`skip_padding` leaves out queries"):
+            BertEncoder(small_config)(inputs, skip_padding=True, return_attention_scores=True)
+
+    def test_another_backend_refuses(self):
+        pytest.importorskip("jax")
+        code = """
+        import numpy as np
+        from keras_bert_trend import BertConfig, BertEncoder
+        encoder = BertEncoder(BertConfig(vocab_size=100, hidden_size=8, num_layers=2, num_heads=2))
+        ids = np.array([[1, 2, 3]])
+        inputs = {"input_word_ids": ids, "input_mask": ids * 0 + 1, "input_type_ids": ids * 0}
+        try:
+            encoder(inputs, skip_padding=True)
+        except NotImplementedError as error:
+            print(error)
+        """
+        assert "TensorFlow backend" in run_fresh(code, KERAS_BACKEND="jax")
+
+
+class TestLayer:
+    @pytest.mark.parametrize("name", POOLINGS, ids=str)
+    def test_strings_have_the_embedding_of_their_padded_ids(self, name, layer):
+        one = layer(name, trainable=False)
+        padded = one(one.preprocessor(SENTENCES))
+        run = tf.function(one.__call__)
+        for embedding in (one(SENTENCES), run(tf.constant(SENTENCES))):
+            np.testing.assert_allclose(embedding, padded, rtol=1e-5, atol=1e-4 if name == "trend" else 1e-5)
+
+    def test_pairs_too(self, layer):
+        one = layer("mean", trainable=False)
+        pair = SENTENCES, SENTENCES[::-1]
+        np.testing.assert_allclose(one(pair), one(one.preprocessor(pair)), atol=1e-5)
+
+    def test_only_real_tokens_are_computed(self, layer, monkeypatch):
+        rows, activation = [], backend_ops.activation
+        monkeypatch.setattr(
+            "keras_bert_trend.encoder.transformer_block.activation",
+            lambda x, name: rows.append(x.shape[0]) or activation(x, name),
+        )
+        one = layer("mean", trainable=False)
+        ids = one.preprocessor(SENTENCES)
+        one(SENTENCES)
+        assert set(rows) == {int(np.sum(ids["input_mask"]))}
+        rows.clear()
+        one(ids)  # ids may be compiled by XLA
+        one(SENTENCES, return_all=True)
+        assert set(rows) == {24 * len(SENTENCES)}
+
+    def test_shapes_that_tell_the_padding_stay(self, layer):
+        everything = layer("mean", trainable=False)(SENTENCES, return_all=True)
+        assert everything["sequence_output"].shape[1] == everything["input_mask"].shape[1] == 24
+        assert everything["attention_scores"][0].shape[2:] == (24, 24)
+        assert layer(LastFourSum(level="token"), trainable=False)(SENTENCES).shape[1] == 24
+
+    def test_a_pooling_of_attention_scores_gets_all_of_them(self, layer):
+        class AttentionToFirst(Pooling):
+            requires = frozenset({"attention_scores"})
+
+            def compute(self, outputs, input_mask, input_word_ids=None):
+                return tf.reduce_sum(outputs["attention_scores"][-1][:, :, :, 0], axis=-1)
+
+            def output_dim(self, hidden_size, num_layers):
+                return 4
+
+        one = layer(AttentionToFirst(), trainable=False)
+        np.testing.assert_allclose(one(SENTENCES), one(one.preprocessor(SENTENCES)), atol=1e-5)
+
+    def test_training_reaches_every_weight(self, small_config, vocabulary):
+        config = dataclasses.replace(small_config, vocab_size=len(vocabulary))
+        preprocessor = BertPreprocessor(vocabulary, lower_case=True, sequence_length=24)
+        one = BertTrend(encoder=BertEncoder(config), preprocessor=preprocessor, pooling="mean")
+        one.encoder.train_pooler = False  # `mean` does not read it
+        text = keras.Input((), dtype="string")
+        model = keras.Model(text, keras.layers.Dense(1)(one(text)))
+        model.compile(keras.optimizers.Adam(1e-3), "mse")
+        before = [weight.numpy() for weight in model.trainable_weights]
+        model.fit(tf.constant(SENTENCES), tf.range(float(len(SENTENCES))), batch_size=4, verbose=0)
+        for old, weight in zip(before, model.trainable_weights, strict=True):
+            assert np.any(old != weight.numpy()), weight.path
+
+
+@pytest.mark.parametrize("name", ["trend", "smooth_trend", "mean", "last_four_sum"])
+def test_a_text_has_one_embedding(name, minilm_installed):
+    """Alone, among others, in another order, and by `embed`; the published log ratio would show a changed last bit."""
+    layer = BertTrend("minilm", pooling=name, trainable=False)
+    texts = [*SENTENCES, " ".join(SENTENCES), " ".join(SENTENCES[:3]), "word " * 40, ""]
+    run = tf.function(lambda x: layer(x, training=False), input_signature=[tf.TensorSpec((None,), tf.string)])
+    together = run(tf.constant(texts))
+    alone = tf.concat([run(tf.constant([text])) for text in texts], axis=0)
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    np.testing.assert_allclose(run(tf.constant(texts[::-1]))[::-1], together, atol=1e-5)
+    np.testing.assert_allclose(embed(texts, layer, show_progress=False), together, atol=1e-5)
