@@ -151,6 +151,7 @@ def test_every_task_has_distinct_labels_and_promises_of_its_own_contenders():
         tasks.states(True),
         tasks.tokenize("folder", "fixture", 64),
         tasks.train(32, 48, 2),
+        tasks.train_messages(2, 48, [5, 60, 7, 8]),
         tasks.serve(True),
         tasks.memory(False),
         tasks.grow("length", [16, 32], []),

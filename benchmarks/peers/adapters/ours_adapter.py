@@ -69,14 +69,23 @@ class Adapter(TensorFlowAdapter):
         return self.tokenizing(preprocessor.preprocess, batch_size)
 
     def train(self, pooling: str, jit_compile: bool | str = "auto", optimizer: str = "FusedAdamW") -> Run:
-        """Fine-tune everything through `compile` and `fit`, with our AdamW or Keras's."""
+        """Fine-tune everything through `compile` and `fit` on token ids, with our AdamW or Keras's."""
         ids, labels = self.training_data()
         layer = self.layer(pooling, trainable=True)
         inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUT_NAMES}
+        data = {name: value.numpy() for name, value in inputs_of(ids).items()}
+        return self._fit(layer, inputs, data, labels, optimizer, jit_compile)
+
+    def train_messages(self, pooling: str, length: int) -> Run:
+        """Fine-tune everything on messages, strings in."""
+        texts, labels = self.training_messages()
+        layer = self.layer(pooling, trainable=True, sequence_length=length)
+        return self._fit(layer, keras.Input((), dtype="string"), np.array(texts), labels)
+
+    def _fit(self, layer, inputs, data, labels, optimizer="FusedAdamW", jit_compile="auto") -> Run:
         model = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(layer(inputs)))
         kind = keras_bert_trend.FusedAdamW if optimizer == "FusedAdamW" else keras.optimizers.AdamW
         model.compile(kind(1e-5, weight_decay=0.01), "binary_crossentropy", jit_compile=jit_compile)
-        data = {name: value.numpy() for name, value in inputs_of(ids).items()}
         return self.fitting(model, data, labels, layer.encoder.trainable_weights)
 
     def serve(self, pooling: str) -> Run:

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import BertModel
 
-from peers.adapters.base import BaseAdapter, Rows, Run, layer_order, made_up_ids, of_real_tokens
+from peers.adapters.base import BaseAdapter, Rows, Run, layer_order, made_up_ids, of_real_tokens, pad
 
 
 def fast_tokenizer(folder: str, max_length: int) -> Tokenizer:
@@ -87,8 +87,30 @@ class Adapter(BaseAdapter):
         return run
 
     def train(self, fused: bool = True) -> Run:
-        """Fine-tune everything: forward, backward, AdamW; the mean and a dense layer on top."""
+        """Fine-tune everything on token ids."""
         ids, labels = (torch.from_numpy(array) for array in self.training_data())
+
+        def batches():
+            for batch, wanted in zip(ids.split(self.batch_size), labels.split(self.batch_size), strict=True):
+                yield batch, torch.ones_like(batch), wanted
+
+        return self._fit(batches, fused)
+
+    def train_messages(self, length: int, fused: bool = True) -> Run:
+        """Fine-tune everything on messages, each batch padded to its longest, as `DataCollatorWithPadding` does."""
+        texts, labels = self.training_messages()
+        tokenizer = fast_tokenizer(self.minilm, length)
+
+        def batches():
+            for start in range(0, len(texts), self.batch_size):
+                rows = slice(start, start + self.batch_size)
+                ids, mask = pad([encoding.ids for encoding in tokenizer.encode_batch_fast(texts[rows])])
+                yield torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(labels[rows])
+
+        return self._fit(batches, fused)
+
+    def _fit(self, batches, fused: bool) -> Run:
+        """Run forward, backward and AdamW over every batch; the mean and a dense layer on top."""
         bert = self.model().train()
         for parameter in bert.pooler.parameters():  # nothing reads it: it would have no gradient
             parameter.requires_grad_(False)
@@ -100,9 +122,9 @@ class Adapter(BaseAdapter):
 
         def run():
             losses = []
-            for batch, wanted in zip(ids.split(self.batch_size), labels.split(self.batch_size), strict=True):
-                hidden = bert(batch, attention_mask=torch.ones_like(batch)).last_hidden_state
-                loss = loss_function(head(hidden.mean(dim=1)), wanted)
+            for ids, mask, wanted in batches():
+                hidden = bert(ids, attention_mask=mask).last_hidden_state
+                loss = loss_function(head(pooled(hidden, mask, "mean")), wanted)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

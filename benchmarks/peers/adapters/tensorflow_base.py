@@ -48,10 +48,12 @@ class TensorFlowAdapter(BaseAdapter):
 
         return run
 
-    def fitting(self, model, data, labels, weights) -> Run:
-        """Return one epoch of `fit`; its result says whether every weight moved."""
+    def fitting(self, model, data, labels, weights, preprocess=None) -> Run:
+        """Return one epoch of `fit`, of batches that `preprocess` maps; its result says whether every weight moved."""
         before = [weight.numpy() for weight in weights]
         dataset = tf.data.Dataset.from_tensor_slices((data, labels)).batch(self.batch_size)
+        if preprocess is not None:
+            dataset = dataset.map(lambda texts, labels: (preprocess(texts), labels)).prefetch(2)
         # An iterator's autotuning thread ends only when it next wakes, after 10 ms, 20 ms … 2.56 s, so that `fit` would
         # idle at the end of an epoch: for as long as it had computed, at worst.
         options = tf.data.Options()
