@@ -134,6 +134,8 @@ def test_inputs_that_cannot_be_read(name, content, options, message, capsys, tmp
     assert (status, out) == (1, "")
     assert message in err
     assert not (tmp_path / "b.npy").exists()
+    if "line 2" not in message:  # found before the model was read
+        assert not (tmp_path / "b.npy.partial").exists()
 
 
 def test_pairs(layer, capsys, tmp_path):

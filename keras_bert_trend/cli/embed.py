@@ -83,12 +83,20 @@ def run(arguments: argparse.Namespace) -> None:
     source = open_texts(arguments.file, arguments.format, arguments.column, arguments.pair_column, arguments.header)
     refuse_existing(arguments)
     if source.path != "-":
-        open(source.path, "rb").close()  # rather no such file now than after TensorFlow's start
+        _check_readable(source)
     folder = f"{arguments.output}.partial"
     if arguments.restart:
         shutil.rmtree(folder, ignore_errors=True)
     import_tensorflow(arguments.debug)
     _embed(arguments, source, suffix, folder)
+
+
+def _check_readable(source: Input) -> None:
+    """Rather miss the file, or the column, now than after TensorFlow's start."""
+    os.stat(source.path)
+    if os.path.isfile(source.path):  # a pipe can be read once only
+        with contextlib.closing(source.rows()) as rows:
+            next(rows, None)
 
 
 def _embed(arguments: argparse.Namespace, source: Input, suffix: str, folder: str) -> None:
