@@ -73,7 +73,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=training.HelpFormatter)
     parser.add_argument("--data", type=Path, help="tab-separated file: 1 or 0, question, sentence")
     parser.add_argument("--dev", type=Path, help="such a file to evaluate on")
     parser.add_argument("--negatives", type=int, default=4, help="sentences beside each answer in training")

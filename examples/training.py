@@ -19,6 +19,13 @@ HERE = Path(__file__).resolve().parent
 SHARED_DATA = HERE.parent.parent / "shared" / "data"
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """The description as it was written, and the options' defaults."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def add_training_arguments(parser: argparse.ArgumentParser, **defaults) -> None:
     """Add the options that every training has.
 
@@ -27,11 +34,11 @@ def add_training_arguments(parser: argparse.ArgumentParser, **defaults) -> None:
             `--freeze-embeddings`, `--output` and `--seed`.
         **defaults: those of `pooling`, `max_length`, `epochs`, `batch_size`, `learning_rate` and `output`.
     """
-    parser.add_argument("--handle", default="minilm", help="the BERT to start from (default: minilm)")
-    parser.add_argument("--pooling", choices=POOLING_NAMES)
+    parser.add_argument("--handle", default="minilm", help="the BERT to start from")
+    parser.add_argument("--pooling", choices=POOLING_NAMES, help="hidden states to one vector a text")
     parser.add_argument("--max-length", type=int, help="tokens a text, or a pair of them, is trimmed to")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--epochs", type=int, help="times through the training part")
+    parser.add_argument("--batch-size", type=int, help="texts a step")
     parser.add_argument("--learning-rate", type=float, help="the peak, after warm-up")
     parser.add_argument(
         "--freeze-embeddings",
@@ -40,7 +47,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, **defaults) -> None:
         help="keep the static embedding, which a trend is measured from and rare words are few examples of",
     )
     parser.add_argument("--output", type=Path, help="folder for the trained model")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the head, dropout and shuffling")
     parser.set_defaults(**defaults)
 
 

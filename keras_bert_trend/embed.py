@@ -57,8 +57,9 @@ def embed(
 ) -> Any:
     """Embed many texts, in their order, without dropout.
 
-    Texts of like length share a batch, so that little is padded: the result is that of calling the layer text by text,
-    up to rounding (1e-6 of float32; more for `"trend"`, see README), whatever the order or the batch size.
+    Texts of like length share a batch, and under TensorFlow no padding is computed. The result is that of calling the
+    layer text by text, whatever the order or the batch size: up to rounding (1e-6 of float32; more for `"trend"`) where
+    something else computes it, XLA or eager mode; see README.
 
     Example:
         >>> vectors = embed(["How are you?", "I want an apple."], "minilm", pooling="last_four_sum", normalize=True)

@@ -34,7 +34,8 @@ class BertTrend(keras.layers.Layer):
             give `encoder` and `preprocessor` instead.
         pooling: a name (`keras_bert_trend.POOLING_NAMES`), a list of names (concatenated) or a `Pooling` layer.
         sequence_length: pad and trim texts to this length; `None` pads to the longest of each batch; `"auto"` is 128,
-            or the model's length where that is less.
+            or the model's length where that is less. Where strings come in and the embedding alone goes out, under
+            TensorFlow, padding is not computed, and a text's embedding does not depend on its batch.
         max_length: with `sequence_length=None`, the longest text taken; the model's length by default.
         truncate: with `sequence_length=None`, trim longer texts instead of refusing them.
         trainable: whether BERT trains; see `BertEncoder`, also for the next three.

@@ -126,14 +126,18 @@ class TransformerBlock(keras.layers.Layer):
 
     def _compute(self, x, input_mask, positions, tokens, dropout, training):
         config = self.config
-        chosen, chosen_tokens = x, tokens
-        if positions is not None:
-            chosen, chosen_tokens = ops.take_along_axis(x, positions[:, :, None], axis=1), AllPositions()
         # Matrices of tokens, not `(batch, seq, …)`: a reshape between a product, its bias, its activation and the sum
         # with the residual would keep TensorFlow from fusing them.
-        rows = chosen_tokens.rows(chosen)
-        query_key_value = self._query_key_value(chosen, chosen_tokens, rows, x, tokens)
-        probabilities, context = self._attend(*query_key_value, input_mask, dropout)
+        if positions is None:
+            chosen, chosen_tokens = x, tokens
+            rows = tokens.rows(x)
+            query, key, value = self._project(rows, tokens, x, "qkv")
+        else:
+            chosen, chosen_tokens = ops.take_along_axis(x, positions[:, :, None], axis=1), AllPositions()
+            rows = chosen_tokens.rows(chosen)
+            (query,) = self._project(rows, chosen_tokens, chosen, "q")
+            key, value = self._project(tokens.rows(x), tokens, x, "kv")
+        probabilities, context = self._attend(query, key, value, input_mask, dropout)
         attended = dense(chosen_tokens.rows(context), self.attention_kernel, self.attention_bias)
         rows = rows + dropout(attended, 1)
         rows = layer_norm(rows, self.attention_gamma, self.attention_beta, config.layer_norm_epsilon, training)
@@ -143,23 +147,18 @@ class TransformerBlock(keras.layers.Layer):
         rows = layer_norm(rows, self.output_gamma, self.output_beta, config.layer_norm_epsilon, training)
         return chosen_tokens.spread(rows, chosen), probabilities
 
-    def _query_key_value(self, chosen, chosen_tokens, chosen_rows, x, tokens):
-        """Return the query of the `chosen` tokens, key and value of all: `(batch, heads, tokens, size)` each."""
-        kernel, bias, width = self.qkv_kernel, self.qkv_bias, self.config.hidden_size
-
-        def project(rows, begin, end):
-            return dense(rows, kernel[:, begin * width : end * width], bias[begin * width : end * width])
-
-        if chosen is x:  # one product for all three
-            return ops.unstack(self._by_head(tokens.spread(dense(chosen_rows, kernel, bias), x), roles=3))
-        (query,) = ops.unstack(self._by_head(chosen_tokens.spread(project(chosen_rows, 0, 1), chosen), roles=1))
-        return query, *ops.unstack(self._by_head(tokens.spread(project(tokens.rows(x), 1, 3), x), roles=2))
-
-    def _by_head(self, projected, roles: int):
-        """Take `(batch, tokens, roles · hidden)` apart into `(roles, batch, heads, tokens, size)`."""
-        (batch, tokens, _), config = ops.shape(projected), self.config
-        apart = ops.reshape(projected, (batch, tokens, roles, config.num_heads, config.head_size))
-        return ops.transpose(apart, (2, 0, 3, 1, 4))
+    def _project(self, rows, tokens, like, roles: str) -> list:
+        """Return the query, key or value of the rows, by one product: `(batch, heads, tokens, size)` for each role."""
+        config, width = self.config, self.config.hidden_size
+        kernel, bias = self.qkv_kernel, self.qkv_bias
+        if roles != "qkv":
+            begin = "qkv".index(roles) * width
+            columns = slice(begin, begin + len(roles) * width)
+            kernel, bias = kernel[:, columns], bias[columns]
+        projected = tokens.spread(dense(rows, kernel, bias), like)
+        batch, length, _ = ops.shape(projected)
+        apart = ops.reshape(projected, (batch, length, len(roles), config.num_heads, config.head_size))
+        return ops.unstack(ops.transpose(apart, (2, 0, 3, 1, 4)))
 
     def _attend(self, query, key, value, input_mask, dropout):
         """Return the probabilities `(batch, heads, n, seq)` and the context `(batch, n, hidden)`."""
