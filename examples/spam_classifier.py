@@ -63,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
         max_length=128,
         epochs=3,
         batch_size=16,
-        learning_rate=1.5e-4,
+        learning_rate=1e-4,
         output=Path("runs/spam"),
     )
     return parser.parse_args()
