@@ -118,7 +118,7 @@ def make_optimizer(peak: float, steps: int) -> keras.optimizers.Optimizer:
 
 
 def batches(texts: np.ndarray, labels: np.ndarray, batch_size: int, shuffle: bool = False) -> tf.data.Dataset:
-    """Batch texts as they come, or shuffled anew for every epoch: the layer computes no padding."""
+    """Batch texts as they come, or shuffled anew for every epoch: of short texts the layer computes little padding."""
     dataset = tf.data.Dataset.from_tensor_slices((texts.astype(str), labels))
     if shuffle:
         dataset = dataset.shuffle(len(texts), reshuffle_each_iteration=True)

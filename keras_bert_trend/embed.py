@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_bert_trend.encoder.token_rows import WHOLE_VECTORS
+from keras_bert_trend.encoder.token_rows import WHOLE_VECTORS, can_skip_padding
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import Pooling, encoder_arguments, get_pooling
 from keras_bert_trend.tokenized import as_layer
@@ -57,9 +57,9 @@ def embed(
 ) -> Any:
     """Embed many texts, in their order, without dropout.
 
-    Texts of like length share a batch, and under TensorFlow no padding is computed. The result is that of calling the
-    layer text by text, whatever the order or the batch size: up to rounding (1e-6 of float32; more for `"trend"`) where
-    something else computes it, XLA or eager mode; see README.
+    Texts of like length share a batch; under TensorFlow only attention computes what little is padded. The result is
+    that of calling the layer text by text, whatever the order or the batch size: up to rounding (1e-6 of float32; more
+    for `"trend"`) where something else computes it, XLA or eager mode; see README.
 
     Example:
         >>> vectors = embed(["How are you?", "I want an apple."], "minilm", pooling="last_four_sum", normalize=True)
@@ -148,8 +148,8 @@ def embed_stream(
     Args:
         texts: as in `embed`.
         model: as in `embed`.
-        chunk_size: texts per array. Texts of a chunk are sorted by length, so that a small one pads more. Chunks of
-            very long texts (16 MB together) are smaller.
+        chunk_size: texts per array. Texts of a chunk are sorted by length: in a small one long and short share batches
+            more often. Chunks of very long texts (16 MB together) are smaller.
         pooling: as in `embed`.
         batch_size: as in `embed`.
         max_length: as in `embed`.
@@ -561,11 +561,11 @@ def _compiled_function(layer: BertTrend, poolings: dict[str, Any], jit_compile: 
 
 def _compile(encoder, poolings: list[Pooling], jit_compile: bool) -> Callable[[dict[str, np.ndarray]], list]:
     reference = weakref.ref(encoder)
-    fixed_shapes = jit_compile or keras.backend.backend() != "tensorflow"
+    skip_padding = not jit_compile and can_skip_padding()
 
     def forward(inputs):
         encoder = reference()
-        arguments = encoder_arguments(poolings, encoder.config.num_layers, inputs, fixed_shapes=fixed_shapes)
+        arguments = encoder_arguments(poolings, encoder.config.num_layers, inputs, skip_padding=skip_padding)
         outputs = encoder(inputs, training=False, **arguments)
         results = []
         for pooling in poolings:

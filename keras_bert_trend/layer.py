@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_bert_trend.encoder import INPUT_NAMES, BertEncoder
-from keras_bert_trend.encoder.token_rows import WHOLE_VECTORS
+from keras_bert_trend.encoder.token_rows import can_skip_padding, resized
 from keras_bert_trend.pooling import Pooling, TrendPooling, encoder_arguments, get_pooling
 from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
 from keras_bert_trend.preprocessing.preprocessor import to_string_tensors
@@ -34,8 +34,9 @@ class BertTrend(keras.layers.Layer):
             give `encoder` and `preprocessor` instead.
         pooling: a name (`keras_bert_trend.POOLING_NAMES`), a list of names (concatenated) or a `Pooling` layer.
         sequence_length: pad and trim texts to this length; `None` pads to the longest of each batch; `"auto"` is 128,
-            or the model's length where that is less. Where strings come in and the embedding alone goes out, under
-            TensorFlow, padding is not computed, and a text's embedding does not depend on its batch.
+            or the model's length where that is less. Where strings come in and one vector a text goes out, under
+            TensorFlow, only attention computes padding, up to the batch's longest text, and a text's embedding does not
+            depend on its batch. (With a pooling of your own if it says `skips_padding`.)
         max_length: with `sequence_length=None`, the longest text taken; the model's length by default.
         truncate: with `sequence_length=None`, trim longer texts instead of refusing them.
         trainable: whether BERT trains; see `BertEncoder`, also for the next three.
@@ -149,12 +150,14 @@ class BertTrend(keras.layers.Layer):
     def call(self, inputs, return_all=None, training=None):
         """Return the embedding, or everything; see the class."""
         return_all = self.return_all if return_all is None else return_all
-        strings = not isinstance(inputs, Mapping)
-        # Nobody sees how far the texts are padded, or what stands in the padding; and XLA has no strings.
-        unseen = strings and not return_all and self.pooling.ignores_padding and _on_tensorflow()
-        if strings:
-            inputs = self.preprocessor.preprocess(inputs, pad_to_multiple_of=WHOLE_VECTORS if unseen else None)
-        arguments = self._encoder_arguments(return_all, inputs, fixed_shapes=not unseen)
+        skip_padding = False
+        if not isinstance(inputs, Mapping):
+            inputs = self.preprocessor(inputs)
+            # Nobody sees how far the texts are padded, or what stands in the padding; and XLA has no strings.
+            skip_padding = not return_all and self.pooling.skips_padding and can_skip_padding()
+            if skip_padding:
+                inputs = self._without_needless_padding(inputs)
+        arguments = self._encoder_arguments(return_all, inputs, skip_padding)
         outputs = self.encoder(inputs, training=training, **arguments)
         embedding = self.pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])
         return _everything(inputs, outputs, embedding) if return_all else embedding
@@ -168,11 +171,16 @@ class BertTrend(keras.layers.Layer):
         embedding = self.pooling.compute_output_spec(outputs, inputs["input_mask"])
         return _everything(inputs, outputs, embedding) if return_all else embedding
 
-    def _encoder_arguments(self, return_all: bool, inputs: Mapping, fixed_shapes: bool = True) -> dict[str, Any]:
+    def _encoder_arguments(self, return_all: bool, inputs: Mapping, skip_padding: bool = False) -> dict[str, Any]:
         """Ask the encoder for no more than what is returned or pooled."""
         if return_all:
             return {"return_attention_scores": True, "return_attention_received": True}
-        return encoder_arguments([self.pooling], self.encoder.config.num_layers, inputs, fixed_shapes=fixed_shapes)
+        return encoder_arguments([self.pooling], self.encoder.config.num_layers, inputs, skip_padding=skip_padding)
+
+    def _without_needless_padding(self, inputs: Mapping) -> dict[str, Any]:
+        preprocessor, positions = self.preprocessor, self.encoder.config.max_position_embeddings
+        padding_id = preprocessor.vocabulary.id_of(preprocessor.vocabulary.padding_token)
+        return resized(inputs, padding_id, preprocessor.sequence_length or preprocessor.max_length or positions)
 
     def get_config(self) -> dict[str, Any]:
         """Return the three parts; the handle is not kept, nor needed again."""
@@ -191,10 +199,6 @@ class BertTrend(keras.layers.Layer):
         deserialize = keras.saving.deserialize_keras_object
         parts = {name: deserialize(config[name]) for name in ("encoder", "preprocessor", "pooling")}
         return cls(**{**config, **parts})
-
-
-def _on_tensorflow() -> bool:
-    return keras.backend.backend() == "tensorflow"
 
 
 def _everything(inputs, outputs, embedding) -> dict[str, Any]:

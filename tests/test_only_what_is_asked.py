@@ -205,15 +205,15 @@ class TestFusing:
 
 
 class TestRematerialize:
-    def gradients(self, config, inputs, rematerialize):
+    def gradients(self, config, inputs, rematerialize, policy="float32"):
         keras.utils.set_random_seed(1)
-        encoder = BertEncoder(config, rematerialize=rematerialize)
+        encoder = BertEncoder(config, rematerialize=rematerialize, dtype=policy)
 
         @tf.function(autograph=False)
         def step():
             with tf.GradientTape() as tape:
                 loss = ops.sum(ops.square(encoder(inputs, training=True)["sequence_output"][:, 0, :5]))
-            return loss, [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
+            return loss, [tf.cast(tf.convert_to_tensor(g), "float32") for g in tape.gradient(loss, variables)]
 
         variables = [
             v.value for v in encoder.trainable_variables if not v.path.endswith(("pooler_kernel", "pooler_bias"))
@@ -228,6 +228,15 @@ class TestRematerialize:
         assert len(kept) == len(again)
         for a, b in zip(kept, again, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+    @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+    def test_mixed_precision(self, policy, small_config):
+        """Keras casts variables where a layer is called, and the backward pass calls none."""
+        inputs = random_inputs(small_config, [9, 4, 2], 12)
+        (kept_loss, kept), (loss, again) = (self.gradients(small_config, inputs, f, policy) for f in (False, True))
+        np.testing.assert_allclose(float(loss), float(kept_loss), rtol=1e-2)
+        for a, b in zip(kept, again, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0.1, atol=0.1)
 
     def test_survives_the_configuration(self, small_config):
         encoder = BertEncoder(small_config, rematerialize=True)

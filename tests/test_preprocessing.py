@@ -104,6 +104,13 @@ def test_what_users_hold_is_taken(vocabulary, make):
     np.testing.assert_array_equal(layer(make(SENTENCES))["input_word_ids"], expected)
 
 
+def test_segments_that_are_not_as_many(vocabulary):
+    layer = preprocessor(vocabulary, sequence_length=8)
+    run = tf.function(lambda a, b: layer((a, b)), input_signature=[tf.TensorSpec((None,), tf.string)] * 2)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must be as many"):
+        run(tf.constant(["a"]), tf.constant(["a", "b", "c"]))
+
+
 def test_empty_batch(vocabulary):
     for length, width in ((8, 8), (None, 2)):
         layer = preprocessor(vocabulary, sequence_length=length)

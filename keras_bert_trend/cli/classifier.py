@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.optimizers import WarmupLinearDecay
 
 _DEFAULT_LENGTH = 128
+_LONG = [600, 1200]  # bytes: attention's cost grows with the square of the batch's longest text
 
 #: Columns of texts, string tensors `(batch,)`, to probabilities `(batch, classes)`.
 Function = Callable[..., Any]
@@ -79,28 +81,35 @@ def fit(
     """Train, and return every epoch's loss and accuracy; a line for each is on stderr."""
     report = _Report(arguments.epochs, -(-len(train) // arguments.batch_size), show_progress)
     try:
-        model.fit(
-            _batches(train, names, arguments.batch_size, shuffle=True),
-            validation_data=_batches(validation, names, 64),
-            epochs=arguments.epochs,
-            shuffle=False,  # the dataset does it
-            verbose=0,
-            callbacks=[report],
-        )
+        with warnings.catch_warnings():  # how many batches there are is known when the first epoch is over
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            model.fit(
+                _batches(train, names, arguments.batch_size, shuffle=True),
+                validation_data=_batches(validation, names, 64),
+                epochs=arguments.epochs,
+                shuffle=False,  # the dataset does it
+                verbose=0,
+                callbacks=[report],
+            )
     finally:
         report.stop()
     return report.history_of_epochs
 
 
 def _batches(rows: Sequence[tuple[str, ...]], names: Sequence[str], batch_size: int, shuffle: bool = False):
-    """Batch texts as they come, or shuffled anew for every epoch: the layer computes no padding."""
+    """Batch texts as they come, or shuffled anew for every epoch, but long ones apart: little else is padded."""
     index = {name: i for i, name in enumerate(names)}
     columns = tuple(tf.constant(column) for column in list(zip(*rows, strict=True))[1:])
     labels = np.array([index[row[0]] for row in rows], "int32")
     dataset = tf.data.Dataset.from_tensor_slices((columns if len(columns) > 1 else columns[0], labels))
     if shuffle:
         dataset = dataset.shuffle(len(rows), reshuffle_each_iteration=True)
-    dataset = dataset.batch(batch_size).prefetch(2)
+    dataset = dataset.bucket_by_sequence_length(
+        lambda texts, label: sum(map(tf.strings.length, tf.nest.flatten(texts))),
+        _LONG,
+        [batch_size] * (len(_LONG) + 1),
+        padded_shapes=(((),) * len(columns) if len(columns) > 1 else (), ()),
+    ).prefetch(2)
     # An iterator's autotuning thread ends only when it next wakes, after 10 ms, 20 ms … a minute, and an epoch with it.
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -93,8 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _check_readable(source: Input) -> None:
     """Rather miss the file, or the column, now than after TensorFlow's start."""
-    os.stat(source.path)
-    if os.path.isfile(source.path):  # a pipe can be read once only
+    if not stat.S_ISFIFO(os.stat(source.path).st_mode):  # a pipe can be read once only
         with contextlib.closing(source.rows()) as rows:
             next(rows, None)
 

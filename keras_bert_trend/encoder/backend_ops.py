@@ -33,6 +33,8 @@ def dense(rows, kernel, bias):
 
     Of matrices only: against a tensor of rank 3 `tf.matmul` becomes a batched product, which is never fused.
     """
+    # Under mixed precision Keras casts variables itself; not where a block is computed again for the backward pass.
+    kernel, bias = ops.cast(kernel, rows.dtype), ops.cast(bias, rows.dtype)
     if not _ON_TENSORFLOW:
         return portable_dense(rows, kernel, bias)
     return tf.nn.bias_add(tf.matmul(rows, kernel), bias)

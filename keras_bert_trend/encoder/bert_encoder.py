@@ -55,8 +55,9 @@ class BertEncoder(keras.layers.Layer):
             int32 `(batch, n)`, positions of tokens, `n` known. The last block computes these alone; all other states of
             `sequence_output` are zero. What is computed is the same as without.
         skip_padding: compute the real tokens only, for those who ignore padding: its states in `encoder_outputs` are
-            zero. What is computed is the same as without. It pays where much is padding; it needs the TensorFlow
-            backend, and cannot be compiled by XLA.
+            zero (not in `embedding_output`). What is computed is the same as without, where the first token is real;
+            dropout draws other numbers. Attention alone still computes padding. It pays where much is padding; it needs
+            the TensorFlow backend, and cannot be compiled by XLA.
         training: whether dropout acts.
 
     Returns:

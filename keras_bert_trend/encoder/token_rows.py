@@ -20,6 +20,36 @@ if _ON_TENSORFLOW:
     import tensorflow as tf
 
 
+def can_skip_padding() -> bool:
+    """Whether this backend takes sizes that depend on values."""
+    return _ON_TENSORFLOW
+
+
+def resized(inputs: dict, padding_id: int, longest: int) -> dict:
+    """Cut what only pads, and pad what is left to whole vectors; TensorFlow only.
+
+    Args:
+        inputs: the encoder's three inputs, int32 `(batch, seq)`.
+        padding_id: what `input_word_ids` are padded with.
+        longest: the length that nothing is padded beyond. Texts that end in the last, incomplete vector are all padded
+            to this one, so that their padding does not change either.
+
+    Returns:
+        The same tokens, `(batch, n)`: `n` is a multiple of 16, or `longest`.
+    """
+    mask = inputs["input_mask"]
+    length = tf.shape(mask)[1]
+    ends = tf.range(1, length + 1) * tf.cast(tf.reduce_any(mask != 0, axis=0), tf.int32)
+    end = tf.maximum(tf.reduce_max(ends), 1)  # an empty batch has none
+    wanted = -(-end // WHOLE_VECTORS) * WHOLE_VECTORS
+    wanted = tf.minimum(wanted, tf.maximum(longest, end))
+    padding = [[0, 0], [0, tf.maximum(wanted - length, 0)]]
+    fill = {"input_word_ids": padding_id}
+    return {
+        name: tf.pad(value[:, :wanted], padding, constant_values=fill.get(name, 0)) for name, value in inputs.items()
+    }
+
+
 class AllPositions:
     """Every position is a row: two reshapes."""
 
@@ -35,7 +65,8 @@ class AllPositions:
 class RealTokens:
     """The real tokens are the rows, in the order of the batch: how many is known from the values alone.
 
-    TensorFlow only, and not for XLA, which needs to know sizes beforehand.
+    TensorFlow only, and not for XLA, which needs to know sizes beforehand. (Operations whose own gradients move rows:
+    `tf.custom_gradient` would keep every graph that it is traced in alive.)
 
     Args:
         input_mask: int `(batch, seq)`, 1 for real tokens.
@@ -47,32 +78,15 @@ class RealTokens:
     def __init__(self, input_mask) -> None:
         if not _ON_TENSORFLOW:
             raise NotImplementedError("Padding is left out under the TensorFlow backend only: others must know sizes.")
-        real = tf.not_equal(tf.reshape(input_mask, (-1,)), 0)
-        self._places = tf.cast(tf.where(real)[:, 0], tf.int32)  # of the rows, among all positions
-        count = tf.size(self._places)
-        # Of every position, its row; of padding, a row of zeros that comes after the last.
-        self._numbers = tf.where(real, tf.cumsum(tf.cast(real, tf.int32)) - 1, count)
+        self._real = tf.cast(tf.reshape(input_mask, (-1,)) != 0, tf.int32)
+        self._places = tf.cast(tf.where(self._real), tf.int32)  # of the rows, among all positions: (tokens, 1)
 
     def rows(self, x):
         """`(batch, seq, width)` → `(tokens, width)`."""
-        return self._take_out(tf.reshape(x, (-1, x.shape[-1])))
+        return tf.dynamic_partition(tf.reshape(x, (-1, x.shape[-1])), self._real, 2)[1]
 
     def spread(self, rows, like):
         """`(tokens, width)` → `(batch, seq, width)`, zero for padding, with the first two sizes of `like`."""
-        return tf.reshape(self._put_back(rows), (*ops.shape(like)[:2], rows.shape[-1]))
-
-    # Each is the other's gradient, for no position is taken twice. TensorFlow's own gradient of a gather adds up.
-    def _take_out(self, flat):
-        @tf.custom_gradient
-        def take_out(flat):
-            return tf.gather(flat, self._places), self._put_back
-
-        return take_out(flat)
-
-    def _put_back(self, rows):
-        @tf.custom_gradient
-        def put_back(rows):
-            zeros = tf.zeros((1, rows.shape[-1]), rows.dtype)
-            return tf.gather(tf.concat([rows, zeros], axis=0), self._numbers), self._take_out
-
-        return put_back(rows)
+        width = rows.shape[-1]
+        flat = tf.scatter_nd(self._places, rows, (tf.size(self._real), width))
+        return tf.reshape(flat, (*ops.shape(like)[:2], width))

@@ -15,7 +15,7 @@ class Pooling(keras.layers.Layer):
     """Base of the poolings: the encoder's output dict and the mask in, `(batch, embedding_dim)` out.
 
     A pooling of your own overrides `compute` and `output_dim`, and `requires` where it needs more than the hidden
-    states. It must ignore padding exactly, and use `keras.ops` only.
+    states. It must ignore padding exactly, and use `keras.ops` only. It is faster where it can set `skips_padding`.
 
     Call arguments:
         outputs: `BertEncoder`'s result.
@@ -30,6 +30,11 @@ class Pooling(keras.layers.Layer):
     #: Of `"attention_received"`, the blocks that are read, from 0; `None` is all of them.
     attention_blocks: tuple[int, ...] | None = None
 
+    #: Whether `compute` may get states without the padding's: zero where the encoder leaves it out, and of a length
+    #: that is open in a graph, that of the batch's longest text instead of `sequence_length`. The mask says as ever
+    #: what is real. `BertTrend` and `embed` then save the time that padding takes.
+    skips_padding: bool = False
+
     def __init__(self, **kwargs) -> None:
         # `autocast=False`: attention sums come in float32, and must stay so under mixed precision.
         super().__init__(autocast=False, **kwargs)
@@ -41,12 +46,6 @@ class Pooling(keras.layers.Layer):
     def compute(self, outputs: Mapping, input_mask, input_word_ids=None):
         """Return the pooled tensor; override this."""
         raise NotImplementedError
-
-    @property
-    def ignores_padding(self) -> bool:
-        """Whether neither the values nor the shape of the result tell how far the texts were padded."""
-        one_vector_a_text = getattr(self, "level", "sentence") == "sentence"
-        return one_vector_a_text and "attention_scores" not in self.requires
 
     def reads_few_tokens(self, num_layers: int) -> bool:
         """Whether `compute` reads only few tokens of the last layer, those that `tokens_read` tells."""
@@ -88,7 +87,7 @@ class Pooling(keras.layers.Layer):
 
 
 def encoder_arguments(
-    poolings: Sequence[Pooling], num_layers: int, inputs: Mapping, *, fixed_shapes: bool = True
+    poolings: Sequence[Pooling], num_layers: int, inputs: Mapping, *, skip_padding: bool = False
 ) -> dict[str, Any]:
     """Return what to call an encoder with, beside the inputs, so that it computes no more than these poolings read.
 
@@ -96,7 +95,7 @@ def encoder_arguments(
         poolings: what will be called on the outputs.
         num_layers: the encoder's number of blocks.
         inputs: the encoder's inputs.
-        fixed_shapes: whether sizes may not depend on values, as a compiler wants it; padding is computed then.
+        skip_padding: leave padding out where all of the poolings take that. A compiler would not.
     """
     required = frozenset().union(*(pooling.requires for pooling in poolings))
     readers = [pooling for pooling in poolings if "attention_received" in pooling.requires]
@@ -106,7 +105,7 @@ def encoder_arguments(
     arguments = {
         "return_attention_scores": "attention_scores" in required,
         "return_attention_received": received,
-        "skip_padding": not fixed_shapes and all(pooling.ignores_padding for pooling in poolings),
+        "skip_padding": skip_padding and all(pooling.skips_padding for pooling in poolings),
     }
     if all(pooling.reads_few_tokens(num_layers) for pooling in poolings):
         rest = inputs["input_mask"], inputs["input_word_ids"]

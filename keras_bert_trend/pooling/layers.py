@@ -41,6 +41,11 @@ class LayerPooling(Pooling):
         self.combine = combine
         self.level = level
 
+    @property
+    def skips_padding(self) -> bool:
+        """Whether one vector a text comes out: at token level the result is as long as the texts were padded."""
+        return self.level == "sentence"
+
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, width)`, or `(batch, seq, width)` at token level."""
         states = hidden_states(outputs)
@@ -126,6 +131,8 @@ class FirstLastMean(Pooling):
     Source: Gao et al. 2021 (SimCSE, arXiv:2104.08821), pooler type `avg_first_last`.
     """
 
+    skips_padding = True
+
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`."""
         encoder_outputs = outputs["encoder_outputs"]
@@ -135,6 +142,8 @@ class FirstLastMean(Pooling):
 @keras.saving.register_keras_serializable(package="keras_bert_trend")
 class SecondToLast(Pooling):
     """Mean over the real tokens of `H[L−1, t]` (Devlin et al. 2019, §5.3, "Second-to-Last Hidden")."""
+
+    skips_padding = True
 
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`; with a single block, `H[0]` is the second to last."""

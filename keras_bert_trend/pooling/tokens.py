@@ -15,6 +15,8 @@ from keras_bert_trend.pooling.base import Pooling, masked_mean
 class ClsPooling(Pooling):
     """The last hidden state of the first token, [CLS]: `H[L, 0]` (Devlin et al. 2019, §3)."""
 
+    skips_padding = True
+
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`."""
         return outputs["sequence_output"][:, 0]
@@ -32,6 +34,7 @@ class ClsPooling(Pooling):
 class PoolerPooling(Pooling):
     """The encoder's `pooled_output`: `tanh(W · H[L, 0] + b)` (google-research/bert, `modeling.py`, `pooler`)."""
 
+    skips_padding = True
     requires = frozenset({"pooled_output"})
 
     def compute(self, outputs, input_mask, input_word_ids=None):
@@ -59,6 +62,8 @@ class MeanPooling(Pooling):
     Source: Reimers and Gurevych 2019 (Sentence-BERT, arXiv:1908.10084), §3.
     """
 
+    skips_padding = True
+
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`."""
         return masked_mean(outputs["sequence_output"], input_mask)
@@ -67,6 +72,8 @@ class MeanPooling(Pooling):
 @keras.saving.register_keras_serializable(package="keras_bert_trend")
 class MaxPooling(Pooling):
     """Maximum of `H[L, t]` over the real tokens, dimension by dimension (Reimers and Gurevych 2019)."""
+
+    skips_padding = True
 
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`; a row without real tokens gives zeros."""
@@ -84,6 +91,8 @@ class MeanStdPooling(Pooling):
     "Statistics pooling" (Snyder et al. 2017, "Deep Neural Network Embeddings for Text-Independent Speaker
     Verification"). The standard deviation is the population's, `√(Σ(x − mean)² / n)`.
     """
+
+    skips_padding = True
 
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, 2 · hidden)`; one token has standard deviation zero."""
@@ -131,6 +140,11 @@ class ConcatPooling(Pooling):
         """The blocks that any of the poolings reads the attention of."""
         blocks = [pooling.attention_blocks for pooling in self.poolings if "attention_received" in pooling.requires]
         return None if None in blocks else tuple(sorted(set().union(*blocks)))
+
+    @property
+    def skips_padding(self) -> bool:
+        """Whether all of the poolings do."""
+        return all(pooling.skips_padding for pooling in self.poolings)
 
     def reads_few_tokens(self, num_layers):
         """Return whether all of the poolings do."""

@@ -69,6 +69,7 @@ class TrendPooling(Pooling):
     """
 
     requires = frozenset({"attention_received"})
+    skips_padding = True
 
     def __init__(
         self,

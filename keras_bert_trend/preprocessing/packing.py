@@ -37,10 +37,17 @@ def pack_inputs(
         end_id: id of `[SEP]`.
         padding_id: id of `[PAD]`.
 
+    Raises:
+        tf.errors.InvalidArgumentError: the two segments are not as many.
+
     Returns:
         `input_word_ids`, `input_mask`, `input_type_ids`: int32 `(batch, length)`; type ids are 0 in the first
         segment, 1 in the second, 0 in the padding.
     """
+    if len(segments) == 2:
+        tf.debugging.assert_equal(
+            *(segment.nrows() for segment in segments), message="The two segments of pairs must be as many."
+        )
     counts = [tf.cast(segment.row_lengths(), tf.int32) for segment in segments]
     budget = tf.maximum(length - 1 - len(segments), 0)
     kept = [tf.minimum(counts[0], budget)] if len(segments) == 1 else list(round_robin_lengths(*counts, budget))

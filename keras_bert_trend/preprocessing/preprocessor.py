@@ -154,13 +154,11 @@ class BertPreprocessor(keras.layers.Layer):
         """Return the three inputs; see the class."""
         return self.preprocess(inputs)
 
-    def preprocess(self, inputs, *, pad_to_multiple_of: int | None = None) -> dict[str, Any]:
+    def preprocess(self, inputs) -> dict[str, Any]:
         """Do what calling the layer does, as a TensorFlow function that any Keras backend may use.
 
         Args:
             inputs: as for calling the layer.
-            pad_to_multiple_of: pad to the batch's longest text rounded up to a multiple of this, and no further than
-                `sequence_length` or `max_length`, instead of to `sequence_length`.
 
         Returns:
             dict of int32 TensorFlow tensors `(batch, seq)`.
@@ -171,15 +169,14 @@ class BertPreprocessor(keras.layers.Layer):
 
         segments = [self.tokenize(text) for text in _as_segments(to_string_tensors(inputs))]
         vocabulary = self.vocabulary
-        if pad_to_multiple_of is not None or self.sequence_length is None:
+        if self.sequence_length is None:
             counts = tf.add_n([segment.row_lengths() for segment in segments]) + 1 + len(segments)
             longest = tf.reduce_max(tf.concat([counts, [1 + len(segments)]], axis=0))  # defined for an empty batch
-            if self.sequence_length is None and self.max_length is not None and not self.truncate:
+            if self.truncate:
+                longest = tf.minimum(longest, self.max_length)
+            elif self.max_length is not None:
                 self._refuse_longer(longest)
-            multiple = pad_to_multiple_of or 1
-            longest = -(-longest // multiple) * multiple
-            limit = self.sequence_length or self.max_length
-            length = tf.cast(longest if limit is None else tf.minimum(longest, limit), tf.int32)
+            length = tf.cast(longest, tf.int32)
         else:
             length = tf.constant(self.sequence_length, tf.int32)
         packed = pack_inputs(
@@ -190,7 +187,7 @@ class BertPreprocessor(keras.layers.Layer):
             padding_id=vocabulary.id_of(vocabulary.padding_token),
         )
         for tensor in packed.values():
-            tensor.set_shape((None, None if pad_to_multiple_of else self.sequence_length))
+            tensor.set_shape((None, self.sequence_length))
         return packed
 
     def _refuse_longer(self, longest) -> None:
