@@ -484,11 +484,11 @@ class _TextEncoder:
         if self.fixed_shapes or keras.backend.backend() != "tensorflow":
             yield from ((batch, run(batch)) for batch in batches)
             return
-        yield batches[0], run(batches[0])  # traced here: Keras's settings are those of the caller's thread
+        self.function.call.get_concrete_function()  # traced here: Keras's settings are those of the caller's thread
         with ThreadPoolExecutor(_AT_ONCE, "keras_bert_trend.embed") as workers:
             waiting: collections.deque = collections.deque()
             try:
-                for batch in batches[1:]:
+                for batch in batches:
                     waiting.append((batch, workers.submit(run, batch)))
                     if len(waiting) > _AT_ONCE:
                         ready, future = waiting.popleft()
