@@ -31,8 +31,8 @@ class Pooling(keras.layers.Layer):
     attention_blocks: tuple[int, ...] | None = None
 
     #: Whether `compute` may get states without the padding's: zero where the encoder leaves it out, and of a length
-    #: that is open in a graph, that of the batch's longest text instead of `sequence_length`. The mask says as ever
-    #: what is real. `BertTrend` and `embed` then save the time that padding takes.
+    #: that is open in a graph, that of the batch's longest text (in 16s) instead of `sequence_length`. The mask says as
+    #: ever what is real. `BertTrend` and `embed` then save the time that padding takes.
     skips_padding: bool = False
 
     def __init__(self, **kwargs) -> None:

@@ -368,7 +368,8 @@ def _check_lengths(sequence_length: int | None, max_length: int | None, truncate
             raise ValueError(f"`{name}` must be at least 3 ([CLS], a token, [SEP]) or None, got {value!r}.")
     if sequence_length is not None and max_length is not None and sequence_length > max_length:
         raise ValueError(
-            f"`sequence_length`={sequence_length} is longer than the model: it has {max_length} positions."
+            f"`sequence_length`={sequence_length} is more than `max_length`={max_length}, which is the model's length "
+            "unless it was set."
         )
     if truncate and max_length is None:
         raise ValueError("`truncate=True` needs `max_length`, the length to trim to.")
