@@ -50,6 +50,16 @@ def resized(inputs: dict, padding_id: int, longest: int) -> dict:
     }
 
 
+def in_whole_vectors(x, axis: int, fill: float = 0.0):
+    """Pad an axis of tokens to whole vectors, under TensorFlow; elsewhere return `x`."""
+    length = x.shape[axis]
+    if not _ON_TENSORFLOW or (length is not None and length % WHOLE_VECTORS == 0):
+        return x
+    missing = -(tf.shape(x)[axis] if length is None else length) % WHOLE_VECTORS
+    padding = [[0, missing if number == axis else 0] for number in range(len(x.shape))]
+    return tf.pad(x, padding, constant_values=fill)
+
+
 class AllPositions:
     """Every position is a row: two reshapes."""
 

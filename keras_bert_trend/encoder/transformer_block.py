@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_bert_trend.encoder.backend_ops import activation, dense, layer_norm
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.encoder.initial_values import starting_at
-from keras_bert_trend.encoder.token_rows import AllPositions
+from keras_bert_trend.encoder.token_rows import AllPositions, in_whole_vectors
 from keras_bert_trend.numerics import wide_dtype
 
 
@@ -163,12 +164,16 @@ class TransformerBlock(keras.layers.Layer):
     def _attend(self, query, key, value, input_mask, dropout):
         """Return the probabilities `(batch, heads, n, seq)` and the context `(batch, n, hidden)`."""
         # The softmax runs in float32 or wider: −1e9 does not exist in float16, and bfloat16 has 8 bits of mantissa.
-        wide = wide_dtype(value)
+        wide, length = wide_dtype(value), ops.shape(key)[2]
+        # Sums over the keys, in whole vectors: what a text is padded to must not change the last bit.
+        key, value = in_whole_vectors(key, axis=2), in_whole_vectors(value, axis=2)
         attention_bias = (1.0 - ops.cast(input_mask, wide)) * self.config.attention_mask_constant
+        attention_bias = in_whole_vectors(attention_bias, axis=1, fill=-np.inf)  # also where no token is real
         products = ops.matmul(query * self.config.head_size**-0.5, ops.transpose(key, (0, 1, 3, 2)))
         logits = ops.cast(products, wide) + attention_bias[:, None, None, :]
         probabilities = ops.softmax(logits, axis=-1)
         weights = dropout(ops.cast(probabilities, value.dtype), 0)
+        probabilities = probabilities[..., :length]
         context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
         return probabilities, ops.reshape(context, (*ops.shape(context)[:2], self.config.hidden_size))
 
