@@ -82,7 +82,7 @@ def test_odd_vocabularies(tokens, texts):
     check(list(dict.fromkeys([*SPECIAL, *tokens])), [text.encode() for text in texts], lower_case=False)
 
 
-@pytest.mark.parametrize("token", ["a\u00a0b", "##\u2028", "\ue000"], ids=ascii)
+@pytest.mark.parametrize("token", ["a\u00a0b", "##\u2028", "\ue000", " ", "a\tb", "\u200d"], ids=ascii)
 def test_vocabularies_that_it_does_not_take(token):
     assert Vocabulary([*TOKENS, token]).make_fast_tokenizer() is None
 

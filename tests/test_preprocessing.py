@@ -144,7 +144,7 @@ class TestErrors:
             preprocessor(vocabulary, sequence_length=length)
 
     def test_lengths_that_do_not_fit(self, vocabulary):
-        with pytest.raises(ValueError, match="longer than the model"):
+        with pytest.raises(ValueError, match="`max_length`=64"):
             preprocessor(vocabulary, sequence_length=128, max_length=64)
         with pytest.raises(ValueError, match="needs `max_length`"):
             preprocessor(vocabulary, sequence_length=None, truncate=True)

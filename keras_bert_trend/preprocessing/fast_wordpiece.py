@@ -8,6 +8,7 @@ arXiv:2012.15524). The two disagree about 31 code points of Unicode: what stands
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import tensorflow as tf
 import tensorflow_text
@@ -38,8 +39,7 @@ class FastWordPiece:
 
     def __init__(self, tokens: tuple[str, ...], unknown_token: str) -> None:
         # Where no token holds such a character, a word that does is the unknown token, whichever of them it holds.
-        differs = re.compile(f"{_SPACES_AND_SIGNS}|{_LETTER}")
-        if token := next((token for token in tokens if differs.search(token)), None):
+        if token := next((token for token in tokens if any(map(_may_differ, token))), None):
             raise ValueError(f"The token {token!r} holds a character that the fast tokenizer splits words at.")
         try:
             self._tokenizer = tensorflow_text.FastWordpieceTokenizer(
@@ -52,3 +52,9 @@ class FastWordPiece:
         """Return the ids of strings `(batch,)`, ragged int32 `(batch, None)`."""
         texts = tf.strings.regex_replace(texts, _CONTROL, " ")
         return self._tokenizer.tokenize(tf.strings.regex_replace(texts, _SPACES_AND_SIGNS, _LETTER))
+
+
+def _may_differ(character: str) -> bool:
+    """Whether a token that holds this character stands for something to one of the two tokenizers only."""
+    replaced = character == _LETTER or re.match(_SPACES_AND_SIGNS, character) is not None
+    return replaced or character.isspace() or unicodedata.category(character) in ("Cc", "Cf")
