@@ -209,8 +209,9 @@ def _make_preprocessor(source, vocabulary, lower_case, sequence_length, max_leng
     from keras_bert_trend.sources import TextSource, load_text_source
 
     longest = source.config.max_position_embeddings
-    if max_length is not None and max_length > longest:
-        raise ValueError(f"`max_length`={max_length} is longer than the model: it has {longest} positions.")
+    for name, value in (("sequence_length", sequence_length), ("max_length", max_length)):
+        if isinstance(value, int) and value > longest:
+            raise ValueError(f"`{name}`={value} is longer than the model: it has {longest} positions.")
     text = source
     if isinstance(vocabulary, str | os.PathLike):
         text = load_text_source(vocabulary)
