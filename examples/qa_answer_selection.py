@@ -221,7 +221,8 @@ def build_model(arguments, num_groups: int) -> keras.Model:
     apart = keras.layers.Dense(1, kernel_initializer=keras.initializers.Constant(10.0), name="apart")(cosine)
     model = keras.Model([question, sentence], keras.layers.Add(name="relevance")([together, apart]))
     steps = arguments.epochs * (num_groups // arguments.batch_size)
-    model.compile(training.make_optimizer(arguments.learning_rate, steps), loss=answer_among(1 + arguments.negatives))
+    loss = answer_among(1 + arguments.negatives)
+    training.compile_model(model, arguments.learning_rate, steps, loss, metrics=[])
     return model
 
 

@@ -110,8 +110,8 @@ def build_model(arguments, num_examples: int) -> keras.Model:
     kinds = training.add_head(training.make_bert(arguments)(text), len(CLASSES), activation="softmax", name="kind")
     model = keras.Model(text, kinds)
     steps = arguments.epochs * -(-num_examples // arguments.batch_size)
-    optimizer = training.make_optimizer(arguments.learning_rate, steps)
-    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
+    training.compile_model(model, arguments.learning_rate, steps, "sparse_categorical_crossentropy", metrics)
     return model
 
 

@@ -107,8 +107,8 @@ def build_model(arguments, num_examples) -> keras.Model:
     spam = training.add_head(training.make_bert(arguments)(text), units=1, activation="sigmoid", name="spam")
     model = keras.Model(text, spam)
     steps = arguments.epochs * -(-num_examples // arguments.batch_size)
-    optimizer = training.make_optimizer(arguments.learning_rate, steps)
-    model.compile(optimizer, loss="binary_crossentropy", metrics=["accuracy"])
+    metrics = [keras.metrics.BinaryAccuracy("accuracy")]
+    training.compile_model(model, arguments.learning_rate, steps, "binary_crossentropy", metrics)
     return model
 
 

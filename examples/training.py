@@ -108,13 +108,23 @@ def add_head(embedding, units: int, activation: str | None, name: str):
     return keras.layers.Dense(units, activation=activation, kernel_initializer=small, name=name)(x)
 
 
-def make_optimizer(peak: float, steps: int) -> keras.optimizers.Optimizer:
-    """Return AdamW as BERT is fine-tuned with: warm-up over a tenth of the steps, then linear decay."""
+def compile_model(model: keras.Model, peak: float, steps: int, loss, metrics: list[keras.metrics.Metric]) -> None:
+    """Compile with AdamW as BERT is fine-tuned with: warm-up over a tenth of the steps, then linear decay.
+
+    Args:
+        model: the model.
+        peak: the highest learning rate.
+        steps: those of the whole training.
+        loss: as `keras.Model.compile` takes it.
+        metrics: instances, whose variables are there already.
+    """
     optimizer = keras.optimizers.AdamW(
         WarmupLinearDecay(peak, total_steps=steps, warmup_steps=steps // 10), weight_decay=0.01, global_clipnorm=1.0
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
+    model.compile(optimizer, loss=loss, metrics=metrics)
+    # A step that finds variables missing is traced a second time when it has made them.
+    model.optimizer.build(model.trainable_variables)
 
 
 def batches(texts: np.ndarray, labels: np.ndarray, batch_size: int, shuffle: bool = False) -> tf.data.Dataset:

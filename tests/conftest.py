@@ -1,5 +1,6 @@
 """What the tests share: where the fixtures are, and how to run code in a fresh process."""
 
+import gc
 import importlib
 import os
 import subprocess
@@ -16,6 +17,10 @@ import pytest
 from keras_bert_trend import BertConfig, BertEncoder, Vocabulary
 from keras_bert_trend.encoder import INPUT_NAMES
 from keras_bert_trend.sources.source import read_vocabulary_file
+
+# Tracing makes many objects that live: Python would look through all of TensorFlow's for garbage again and again.
+gc.freeze()
+gc.set_threshold(50_000, 20, 50)
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests" / "fixtures"

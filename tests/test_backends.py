@@ -1,11 +1,12 @@
-"""The same encoder and poolings under JAX and PyTorch, on token ids, agree with TensorFlow."""
+"""The same encoder and poolings under JAX and PyTorch, on token ids, agree with TensorFlow; what else goes there."""
 
 import importlib.util
+import json
 
 import numpy as np
 import pytest
 
-from keras_bert_trend import POOLING_NAMES
+from keras_bert_trend import POOLING_NAMES, BertPreprocessor
 from keras_bert_trend.pooling import get_pooling
 from tests.conftest import SENTENCES, run_fresh, to_numpy
 
@@ -13,7 +14,7 @@ from tests.conftest import SENTENCES, run_fresh, to_numpy
 OTHER_BACKEND = """
 import json, sys
 import keras, numpy as np
-from keras_bert_trend import POOLING_NAMES, BertConfig, BertEncoder, Vocabulary
+from keras_bert_trend import POOLING_NAMES, BertConfig, BertEncoder, BertPreprocessor, FusedAdamW
 from keras_bert_trend.pooling import get_pooling
 
 folder = sys.argv[1]
@@ -29,25 +30,45 @@ for name in POOLING_NAMES:
     pooling = get_pooling(name, case["token_kinds"])
     results[name] = pooling(outputs, ids["input_mask"], input_word_ids=ids["input_word_ids"])
 np.savez(f"{folder}/results.npz", **{k: keras.ops.convert_to_numpy(v) for k, v in results.items()})
-print(keras.backend.backend(), "tensorflow" in sys.modules)
+said = {"backend": keras.backend.backend(), "tensorflow": "tensorflow" in sys.modules}
+
+try:
+    encoder(ids, skip_padding=True)
+except NotImplementedError as error:
+    said["skip_padding"] = str(error)
+
+moved = []
+for kind in (FusedAdamW, keras.optimizers.AdamW):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    model.compile(kind(0.05, weight_decay=0.1), "mse")
+    model.fit(np.eye(2), np.ones((2, 3)), epochs=3, verbose=0)
+    moved.append(model.get_weights()[0])
+said["FusedAdamW"] = np.array_equal(*moved)
+
+tokens, sentences = json.load(open(f"{folder}/texts.json"))
+preprocessor = BertPreprocessor(tokens, lower_case=True, sequence_length=32)
+said["ids"] = preprocessor.preprocess(sentences)["input_word_ids"].numpy().tolist()
+print(json.dumps(said))
 """
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_same_numbers_as_tensorflow(backend, encoder, vocabulary, tmp_path):
+    """In one process for each backend, where starting takes most of the time."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    import json
-
-    from keras_bert_trend import BertPreprocessor
-
     ids = BertPreprocessor(vocabulary, lower_case=True, sequence_length=32)(SENTENCES)
     ids = {name: to_numpy(value) for name, value in ids.items()}
     np.savez(tmp_path / "case.npz", token_kinds=vocabulary.token_kinds, **ids)
     np.savez(tmp_path / "weights.npz", **encoder.named_weights())
     (tmp_path / "config.json").write_text(json.dumps(encoder.config.to_dict()))
-    printed = run_fresh(OTHER_BACKEND, tmp_path, KERAS_BACKEND=backend).split()
-    assert printed == [backend, "False"], "token ids need no TensorFlow"
+    (tmp_path / "texts.json").write_text(json.dumps([vocabulary.tokens, SENTENCES]))
+    said = json.loads(run_fresh(OTHER_BACKEND, tmp_path, KERAS_BACKEND=backend))
+    assert (said["backend"], said["tensorflow"]) == (backend, False), "token ids need no TensorFlow"
+    assert "TensorFlow backend only" in said["skip_padding"], "other backends must know sizes"
+    assert said["FusedAdamW"], "it is Keras's own there"
+    assert said["ids"] == ids["input_word_ids"].tolist(), "`preprocess` makes ids under any backend"
 
     outputs = encoder(ids, return_attention_scores=True, return_attention_received=True)
     with np.load(tmp_path / "results.npz") as results:

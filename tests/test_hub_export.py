@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -46,12 +47,14 @@ def any_export(request, tmp_path_factory):
     return encoder, folder
 
 
-@pytest.fixture
-def exported(tmp_path):
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An encoder and its preprocessing. Shared: what changes the files changes a copy."""
+    folder = tmp_path_factory.mktemp("exported")
     encoder, preprocessor = BertEncoder.from_handle(V4), BertPreprocessor.from_handle(V4, sequence_length=20)
-    encoder.export_text_encoder(tmp_path / "encoder", preprocessor)
-    preprocessor.export_text_preprocessing(tmp_path / "preprocessing")
-    return tmp_path
+    encoder.export_text_encoder(folder / "encoder", preprocessor)
+    preprocessor.export_text_preprocessing(folder / "preprocessing")
+    return folder
 
 
 class TestEncoder:
@@ -185,23 +188,27 @@ class TestPreprocessing:
 
 
 class TestFiles:
-    def test_what_stands_there_is_kept_unless_told(self, exported, encoder):
-        with pytest.raises(FileExistsError, match="overwrite=True"):
-            encoder.export_text_encoder(exported / "encoder")
-        assert load_source(exported / "encoder").vocabulary is not None
-        encoder.export_text_encoder(exported / "encoder", overwrite=True)
-        assert load_source(exported / "encoder").vocabulary is None
+    @pytest.fixture
+    def copy(self, exported, tmp_path):
+        return shutil.copytree(exported, tmp_path / "copy")
 
-    def test_a_failure_leaves_nothing_half_written(self, exported, encoder, monkeypatch):
+    def test_what_stands_there_is_kept_unless_told(self, copy, encoder):
+        with pytest.raises(FileExistsError, match="overwrite=True"):
+            encoder.export_text_encoder(copy / "encoder")
+        assert load_source(copy / "encoder").vocabulary is not None
+        encoder.export_text_encoder(copy / "encoder", overwrite=True)
+        assert load_source(copy / "encoder").vocabulary is None
+
+    def test_a_failure_leaves_nothing_half_written(self, copy, encoder, monkeypatch):
         def fail(module, folder, **kwargs):
             tf.io.gfile.makedirs(folder)
-            (exported / "seen").touch()
+            (copy / "seen").touch()
             raise OSError("no space left")
 
-        before = {path: path.stat().st_mtime_ns for path in exported.rglob("*")}
+        before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
         monkeypatch.setattr(tf.saved_model, "save", fail)
-        for path in (exported / "encoder", exported / "another"):
+        for path in (copy / "encoder", copy / "another"):
             with pytest.raises(OSError, match="no space"):
                 encoder.export_text_encoder(path, overwrite=True)
-        (exported / "seen").unlink()  # it did try
-        assert {path: path.stat().st_mtime_ns for path in exported.rglob("*")} == before
+        (copy / "seen").unlink()  # it did try
+        assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before

@@ -212,41 +212,25 @@ def test_keras_file_carries_the_vocabulary_as_an_asset(vocabulary, tmp_path):
         keras.models.load_model(tmp_path / "mixed.keras")
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_operations_of_an_export(fast, vocabulary, tmp_path):
+def test_operations_of_an_export(vocabulary, tmp_path):
     """Packing is core TensorFlow: of TF.Text, the exported graph has only what splits text into word pieces."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     text = keras.Input((), dtype="string")
     layer = preprocessor(vocabulary)
     model = keras.Model(text, layer(text))
-    layer.fast_tokenizer = fast
-    model.export(tmp_path / "saved", verbose=False)
-    proto = saved_model_pb2.SavedModel.FromString((tmp_path / "saved" / "saved_model.pb").read_bytes())
-    ops = {node.op for f in proto.meta_graphs[0].graph_def.library.function for node in f.node_def}
-    tokenizing = {op for op in ops if "Wordpiece" in op or "Split" in op or "TFText" in op or "Trim" in op}
-    classic = {"RegexSplitWithOffsets", "WordpieceTokenizeWithOffsets"}
-    assert tokenizing == ({"FastWordpieceTokenizeWithOffsets"} if fast else classic)
+    fast, classic = {"FastWordpieceTokenizeWithOffsets"}, {"RegexSplitWithOffsets", "WordpieceTokenizeWithOffsets"}
+    for name, expected in (("fast", fast), ("classic", classic)):
+        layer.fast_tokenizer = name == "fast"
+        model.export(tmp_path / name, verbose=False)
+        proto = saved_model_pb2.SavedModel.FromString((tmp_path / name / "saved_model.pb").read_bytes())
+        ops = {node.op for f in proto.meta_graphs[0].graph_def.library.function for node in f.node_def}
+        assert {op for op in ops if "Wordpiece" in op or "Split" in op or "TFText" in op or "Trim" in op} == expected
     code = """
     import json, sys, tensorflow as tf, tensorflow_text
-    saved = tf.saved_model.load(sys.argv[1])
-    print(json.dumps(saved.serve(tf.constant(json.loads(sys.argv[2])))["input_word_ids"].numpy().tolist()))
+    for folder in sys.argv[2:]:
+        saved = tf.saved_model.load(folder)
+        print(json.dumps(saved.serve(tf.constant(json.loads(sys.argv[1])))["input_word_ids"].numpy().tolist()))
     """
-    served = json.loads(run_fresh(code, tmp_path / "saved", json.dumps(SENTENCES)))
-    np.testing.assert_array_equal(served, layer(SENTENCES)["input_word_ids"])
-
-
-def test_preprocess_works_under_another_backend(vocabulary):
-    """`preprocess` is a TensorFlow function: ids for JAX come from it."""
-    pytest.importorskip("jax")
-    code = """
-    import sys
-    from tests.conftest import SENTENCES
-    from keras_bert_trend import BertPreprocessor, Vocabulary
-    from keras_bert_trend.sources.source import read_vocabulary_file
-    layer = BertPreprocessor(read_vocabulary_file(sys.argv[1]), lower_case=True, sequence_length=16)
-    print(layer.preprocess(SENTENCES)["input_word_ids"].numpy().tolist())
-    """
-    printed = run_fresh(code, FIXTURES / "preprocess_v3" / "vocab.txt", KERAS_BACKEND="jax")
-    expected = preprocessor(vocabulary, sequence_length=16)(SENTENCES)["input_word_ids"].numpy().tolist()
-    assert json.loads(printed) == expected
+    for served in run_fresh(code, json.dumps(SENTENCES), tmp_path / "fast", tmp_path / "classic").splitlines():
+        np.testing.assert_array_equal(json.loads(served), layer(SENTENCES)["input_word_ids"])

@@ -60,7 +60,10 @@ def build(arguments: argparse.Namespace, rows: int, classes: int, texts_per_row:
         global_clipnorm=1.0,
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
+    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=[accuracy])
+    # A step that finds variables missing is traced a second time when it has made them.
+    model.optimizer.build(model.trainable_variables)
     return model
 
 
