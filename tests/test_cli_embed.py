@@ -120,6 +120,7 @@ def test_inputs(name, content, options, layer, capsys, tmp_path, monkeypatch):
     [
         ("a.txt", b"good\n\xff\n", [], "a.txt, line 2: no UTF-8"),
         ("a.tsv", b"a\tb\nc\n", ["--column", "2"], "a.tsv, line 2: 1 columns, where column 2"),
+        ("a.tsv", b"ham\tgood\n", [], "a.tsv has 2 columns; its first line is ['ham', 'good']. Say with --column"),
         ("a.tsv", b"a\tb\n", ["--column", "text"], "a.tsv has no column 'text'; its first line is ['a', 'b']"),
         ("a.jsonl", b'{"text": "a"}\nb\n', [], "a.jsonl, line 2: no JSON"),
         ("a.jsonl", b'{"text": null}\n', [], "a.jsonl, line 1: no field 'text'"),

@@ -207,7 +207,7 @@ class TestFusing:
 class TestRematerialize:
     def gradients(self, config, inputs, rematerialize, policy="float32"):
         keras.utils.set_random_seed(1)
-        encoder = BertEncoder(config, rematerialize=rematerialize, dtype=policy)
+        encoder = BertEncoder(dataclasses.replace(config, num_layers=2), rematerialize=rematerialize, dtype=policy)
 
         @tf.function(autograph=False)
         def step():
@@ -266,7 +266,7 @@ def temporary_bytes(layers, name, length=512):
 
 matrix = 2 * 4 * 512 * 512 * 4
 for name in ("mean", "last_four_sum", "smooth_trend"):
-    print(name, (temporary_bytes(8, name) - temporary_bytes(4, name)) / matrix)
+    print(name, (temporary_bytes(6, name) - temporary_bytes(4, name)) / matrix)
 """
 
 
@@ -275,4 +275,4 @@ def test_attention_is_not_kept_from_block_to_block():
         pytest.skip("jax is not installed")
     for line in run_fresh(MEMORY, KERAS_BACKEND="jax").splitlines():
         name, matrices = line.split()
-        assert float(matrices) < 0.5, f"{name}: four more blocks keep {matrices} attention matrices more"
+        assert float(matrices) < 0.5, f"{name}: two more blocks keep {matrices} attention matrices more"

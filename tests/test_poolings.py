@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_bert_trend import (
     POOLING_NAMES,
     BertEncoder,
+    BertTrend,
     ClsPooling,
     ConcatPooling,
     LastFourConcat,
@@ -17,7 +18,8 @@ from keras_bert_trend import (
     Pooling,
 )
 from keras_bert_trend.pooling import get_pooling
-from tests.conftest import random_inputs, to_numpy
+from keras_bert_trend.pooling.base import hidden_states, masked_mean
+from tests.conftest import SENTENCES, V4, random_inputs, to_numpy
 
 LENGTHS = [9, 4, 2]
 
@@ -184,6 +186,42 @@ def test_a_pooling_of_ones_own(case):
     np.testing.assert_array_equal(pool(get_pooling(SecondToken()), outputs, inputs), states[-1][:, 1])
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class ScalarMix(Pooling):
+    """A pooling that learns: the mean of all layers, weighted (Peters et al. 2018, §3.2)."""
+
+    skips_padding = True
+
+    def __init__(self, num_layers, **kwargs):
+        super().__init__(**kwargs)
+        self.num_layers = num_layers
+        self.mix = self.add_weight((num_layers + 1,), "zeros", name="mix")
+
+    def compute(self, outputs, input_mask, input_word_ids=None):
+        weights = keras.ops.softmax(self.mix)
+        return sum(weights[i] * masked_mean(h, input_mask) for i, h in enumerate(hidden_states(outputs)))
+
+    def get_config(self):
+        return {**super().get_config(), "num_layers": self.num_layers}
+
+
+def test_a_pooling_that_learns(tmp_path):
+    layer = BertTrend(V4, pooling=ScalarMix(num_layers=3), sequence_length=24)
+    layer.encoder.trainable = False
+    text = keras.Input((), dtype="string")
+    model = keras.Model(text, keras.layers.Dense(1)(layer(text)))
+    model.compile(keras.optimizers.Adam(0.1), "mse")
+    model.optimizer.build(model.trainable_variables)
+    texts = tf.constant(SENTENCES)
+    model.fit(texts, tf.range(float(len(SENTENCES))), epochs=2, verbose=0)
+    mix = layer.pooling.mix.numpy()
+    assert np.all(np.abs(mix) > 0.01)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.layers[1].pooling.mix.numpy(), mix)
+    np.testing.assert_array_equal(again.predict(texts, verbose=0), model.predict(texts, verbose=0))
+
+
 class TestErrors:
     def test_names(self):
         with pytest.raises(ValueError, match=r"`pooling` must be one of .*'trend'.*got 'median'"):
@@ -192,6 +230,15 @@ class TestErrors:
             get_pooling(3)
         with pytest.raises(ValueError, match="needs a vocabulary"):
             get_pooling("trend")
+
+    def test_another_width_than_promised(self, case):
+        class Both(Pooling):
+            def compute(self, outputs, input_mask, input_word_ids=None):
+                return keras.ops.concatenate([outputs["sequence_output"][:, 0]] * 2, axis=-1)
+
+        outputs, inputs, _ = case
+        with pytest.raises(ValueError, match=r"Both.compute returned 32 dimensions, .* 16: override output_dim"):
+            Both()(outputs, inputs["input_mask"])
 
     def test_layers(self, case):
         outputs, inputs, _ = case

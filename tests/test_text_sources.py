@@ -155,7 +155,7 @@ class TestSentencePiece:
         print(json.dumps(model.serve(tf.constant(json.loads(sys.argv[2]))).numpy().tolist()))
         """
         got = json.loads(run_fresh(code, tmp_path / "saved", json.dumps(recorded_pieces["sentences"])))
-        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)  # components of 10 have roundings of 1e-6
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
     def test_asset_of_an_encoder(self, tmp_path):
         """ALBERT brings its SentencePiece model as the asset `sp_model_file`."""

@@ -55,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restart", action="store_true", help="begin anew where a stopped run could go on")
     group = parser.add_argument_group("input")
     add_format_options(group)
-    group.add_argument("--column", "--field", metavar="NAME", help="where the text is (default: 1; of JSONL: text)")
+    group.add_argument(
+        "--column", "--field", metavar="NAME", help="where the text is (default: the only one; of JSONL: text)"
+    )
     group.add_argument("--pair-column", "--pair-field", metavar="NAME", help="the second text of pairs")
     add_model_options(parser)
     group = parser.add_argument_group("vectors")

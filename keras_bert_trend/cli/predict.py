@@ -47,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("input")
     add_format_options(group)
-    group.add_argument("--column", "--field", metavar="NAME", help="where the text is (default: 1; of JSONL: text)")
+    group.add_argument(
+        "--column", "--field", metavar="NAME", help="where the text is (default: the only one; of JSONL: text)"
+    )
     group.add_argument(
         "--pair-column", "--pair-field", metavar="NAME", help="the second text (default: 2; of JSONL: pair)"
     )

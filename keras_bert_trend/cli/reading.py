@@ -34,18 +34,21 @@ class Input:
         format: one of `FORMATS`.
         columns: numbers from 1 or names, in the order that rows have them.
         header: whether the first line names the columns; `None`: it does where `columns` are names.
+        sole: nobody said which column; a TSV or CSV must have one only then.
     """
 
     path: str
     format: str
     columns: tuple[str, ...]
     header: bool | None
+    sole: bool = False
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """Yield the columns of every row, one row at a time.
 
         Raises:
-            ValueError: a line is no UTF-8, no JSON, or has no such column; the message has its number.
+            ValueError: a line is no UTF-8, no JSON, or has no such column (the message has its number); or there are
+            several columns where `sole`.
             OSError: the file cannot be read.
         """
         with self._open() as file:
@@ -93,6 +96,11 @@ class Input:
         indices = None
         for number, row in split(lines):
             if indices is None:
+                if self.sole and len(row) > 1:
+                    raise ValueError(
+                        f"{self.path} has {len(row)} columns; its first line is {row[:8]}. Say with --column which one "
+                        "holds the text: its number, from 1, or its name, where the first line names them."
+                    )
                 indices = [self._index(column, row) for column in self.columns]
                 if self.header or self._named():
                     continue
@@ -148,7 +156,7 @@ def open_texts(
     Args:
         path: a file, or `-`.
         file_format: one of `FORMATS`, or `None`: by the suffix, and TSV where a column is asked for.
-        column: a number from 1, a name, or `None`: the first column, the field "text".
+        column: a number from 1, a name, or `None`: the only column, the field "text".
         pair_column: the second text of pairs.
         header: see `Input`.
 
@@ -159,7 +167,7 @@ def open_texts(
     if file_format == "text" and (column or pair_column):
         raise UsageError("A file with one text a line has no columns: give --format.")
     columns = (column or ("text" if file_format == "jsonl" else "1"), *((pair_column,) if pair_column else ()))
-    return Input(path, file_format, columns, header)
+    return Input(path, file_format, columns, header, sole=not (column or pair_column))
 
 
 def open_labelled(arguments: argparse.Namespace) -> Input:

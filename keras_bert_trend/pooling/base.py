@@ -16,11 +16,20 @@ class Pooling(keras.layers.Layer):
 
     A pooling of your own overrides `compute` and `output_dim`, and `requires` where it needs more than the hidden
     states. It must ignore padding exactly, and use `keras.ops` only. It is faster where it can set `skips_padding`.
+    Weights that it trains are made in `__init__` (`add_weight`): the encoder's sizes are arguments then.
 
     Call arguments:
-        outputs: `BertEncoder`'s result.
+        outputs: `BertEncoder`'s result, of which `compute` may read without more ado `embedding_output`,
+            `encoder_outputs` and `sequence_output` (`hidden_states` has them in order), and what `requires` names.
         input_mask: `(batch, seq)`, 1 for real tokens.
         input_word_ids: `(batch, seq)`; needed by poolings that look at words (`TrendPooling`).
+
+    Returns:
+        `(batch, output_dim)`.
+
+    Raises:
+        ValueError: the encoder was not asked for what `requires` names, or `compute` returned another width than
+            `output_dim` promises.
     """
 
     #: Encoder outputs that `compute` reads beside the hidden states: `"pooled_output"`, `"attention_received"`,
@@ -41,7 +50,7 @@ class Pooling(keras.layers.Layer):
         self.built = True
 
     def build(self, *args, **kwargs) -> None:
-        """Do nothing: poolings have no weights."""
+        """Do nothing: no weight depends on the input's shape."""
 
     def compute(self, outputs: Mapping, input_mask, input_word_ids=None):
         """Return the pooled tensor; override this."""
@@ -74,7 +83,15 @@ class Pooling(keras.layers.Layer):
                 + ", ".join(f"return_{name}=True" for name in missing)
                 + "."
             )
-        return self.compute(outputs, input_mask, input_word_ids)
+        pooled = self.compute(outputs, input_mask, input_word_ids)
+        states = outputs["encoder_outputs"]
+        promised = self.output_dim(states[-1].shape[-1], len(states))
+        if pooled.shape[-1] not in (promised, None):
+            raise ValueError(
+                f"{type(self).__name__}.compute returned {pooled.shape[-1]} dimensions, where its output_dim says "
+                f"{promised}: override output_dim too."
+            )
+        return pooled
 
     def compute_output_spec(self, outputs, input_mask, input_word_ids=None):
         """Return the result as a symbolic tensor, without tracing."""
