@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from keras_bert_trend import POOLING_NAMES, BertPreprocessor
+from keras_bert_trend import POOLING_NAMES, BertEncoder, BertPreprocessor
 from keras_bert_trend.pooling import get_pooling
 from tests.conftest import SENTENCES, run_fresh, to_numpy
 
@@ -29,6 +29,15 @@ results["attention_scores"] = keras.ops.stack(outputs["attention_scores"])
 for name in POOLING_NAMES:
     pooling = get_pooling(name, case["token_kinds"])
     results[name] = pooling(outputs, ids["input_mask"], input_word_ids=ids["input_word_ids"])
+if keras.backend.backend() == "jax":
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+wide = BertEncoder(encoder.config, dtype="float64")
+wide.set_named_weights(encoder.named_weights())
+outputs = wide(ids, return_attention_received=True)
+pooling = get_pooling("trend", case["token_kinds"])
+results["trend_float64"] = pooling(outputs, ids["input_mask"], input_word_ids=ids["input_word_ids"])
 np.savez(f"{folder}/results.npz", **{k: keras.ops.convert_to_numpy(v) for k, v in results.items()})
 said = {"backend": keras.backend.backend(), "tensorflow": "tensorflow" in sys.modules}
 
@@ -44,7 +53,7 @@ for kind in (FusedAdamW, keras.optimizers.AdamW):
     model.compile(kind(0.05, weight_decay=0.1), "mse")
     model.fit(np.eye(2), np.ones((2, 3)), epochs=3, verbose=0)
     moved.append(model.get_weights()[0])
-said["FusedAdamW"] = np.array_equal(*moved)
+said["FusedAdamW"] = np.allclose(*moved, rtol=1e-5)
 
 tokens, sentences = json.load(open(f"{folder}/texts.json"))
 preprocessor = BertPreprocessor(tokens, lower_case=True, sequence_length=32)
@@ -83,6 +92,12 @@ def test_same_numbers_as_tensorflow(backend, encoder, vocabulary, tmp_path):
             if name == "trend":  # rounding of 1e-5 in the states, over their magnitude
                 tolerance = trend_bound(pooling, outputs, ids)
             assert np.all(np.abs(results[name] - expected) <= tolerance), name
+
+        wide = BertEncoder(encoder.config, dtype="float64")
+        wide.set_named_weights(encoder.named_weights())
+        outputs, pooling = wide(ids, return_attention_received=True), get_pooling("trend", vocabulary.token_kinds)
+        expected = to_numpy(pooling(outputs, ids["input_mask"], input_word_ids=ids["input_word_ids"]))
+        np.testing.assert_allclose(results["trend_float64"], expected, rtol=0, atol=1e-6)
 
 
 def trend_bound(pooling, outputs, ids):

@@ -64,9 +64,17 @@ def layer_norm(x, gamma, beta, epsilon: float, training=None):
 
 
 def _normalise(x, epsilon: float):
-    centred = x - ops.mean(x, axis=-1, keepdims=True)
-    variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
+    centred = x - _mean_of_rows(x)
+    variance = _mean_of_rows(ops.square(centred))
     return centred * _rsqrt_of_rows(variance + epsilon)
+
+
+def _mean_of_rows(x):
+    """Mean over the last axis, `(..., 1)`, in `x`'s own dtype."""
+    if _ON_TENSORFLOW:
+        return ops.mean(x, axis=-1, keepdims=True)
+    # Under JAX `keras.ops.mean` computes float64 in float32 (Keras 3.15); its sum does not.
+    return ops.sum(x, axis=-1, keepdims=True) / x.shape[-1]
 
 
 def _may_fuse_layer_norm(x, training) -> bool:
