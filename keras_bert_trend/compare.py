@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_bert_trend.arguments import check_count
 from keras_bert_trend.cross_validation import (
     BASELINE,
     MAX_ITERATIONS,
@@ -23,7 +24,8 @@ from keras_bert_trend.cross_validation import (
     make_splits,
     score_all,
 )
-from keras_bert_trend.embed import check_count, embed, open_texts
+from keras_bert_trend.embed import embed
+from keras_bert_trend.embedding.texts import open_texts
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import POOLING_NAMES, Pooling
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_bert_trend.embed import progress_bar
+from keras_bert_trend.progress import progress_bar
 
 #: The row that looks at no text: always the class that the training part has most of.
 BASELINE = "majority class"

@@ -25,7 +25,9 @@ from keras_bert_trend import (
     embed_stream,
     similarity,
 )
-from keras_bert_trend.embed import padded_lengths, plan_batches
+from keras_bert_trend.embedding import functions
+from keras_bert_trend.embedding import texts as embedded_texts
+from keras_bert_trend.embedding.batches import padded_lengths, plan_batches
 from keras_bert_trend.pooling import get_pooling
 from tests.conftest import SENTENCES, V4, run_fresh, to_numpy
 
@@ -388,11 +390,10 @@ def test_a_layer_is_let_go():
 
 
 def test_functions_kept_for_a_layer_are_bounded(layer, monkeypatch):
-    module = sys.modules["keras_bert_trend.embed"]
-    monkeypatch.setattr(module, "_KEPT_FUNCTIONS", 2)
+    monkeypatch.setattr(functions, "_KEPT_FUNCTIONS", 2)
     for _ in range(3):
         embed(["bank"], layer, pooling=MeanPooling())
-    assert len(module._functions[layer.encoder]) <= 2
+    assert len(functions._functions[layer.encoder]) <= 2
 
 
 # Streams
@@ -428,7 +429,7 @@ def test_texts_are_pulled_in_the_callers_thread(layer):
 
 
 def test_windows_of_books_are_smaller(layer, monkeypatch):
-    monkeypatch.setattr(sys.modules["keras_bert_trend.embed"], "_WINDOW_BYTES", 100)
+    monkeypatch.setattr(embedded_texts, "_WINDOW_BYTES", 100)
     texts = [text_of(n, n) for n in (3, 50, 2, 1, 30)]
     chunks = list(embed_stream(texts, layer))
     assert [len(chunk) for chunk in chunks] == [2, 3]

@@ -25,7 +25,7 @@ def quantize_file(vectors_file: str) -> tuple[str, np.ndarray]:
     Returns:
         The new file's path, and the least and greatest values `(2, dim)`, float32.
     """
-    from keras_bert_trend.embed import quantized
+    from keras_bert_trend.embedding.vectors import quantized
 
     shape, dtype = npy_shape(vectors_file)
     least, greatest = np.full(shape[1], np.inf, dtype), np.full(shape[1], -np.inf, dtype)
