@@ -1,83 +1,52 @@
-"""What the tests share: where the fixtures are, and how to run code in a fresh process."""
+"""Fixtures. What they need is imported in them: the process that only hands out tests to workers is ready sooner."""
 
 import gc
-import importlib
 import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
-import numpy as np
 import pytest
 
-from keras_bert_trend import BertConfig, BertEncoder, Vocabulary
-from keras_bert_trend.encoder import INPUT_NAMES
-from keras_bert_trend.sources.source import read_vocabulary_file
 
-# Tracing makes many objects that live: Python would look through all of TensorFlow's for garbage again and again.
-gc.freeze()
-gc.set_threshold(50_000, 20, 50)
-
-ROOT = Path(__file__).resolve().parent.parent
-FIXTURES = ROOT / "tests" / "fixtures"
-SHARED = ROOT.parent / "shared"
-V4 = FIXTURES / "bert_v4_like" / "saved_model"
-
-SENTENCES = [
-    "I want an apple.",
-    "",
-    "?!...",
-    "bank",
-    "The bank of the river was good, wasn't it?",
-    "Hello, the naïve café is good!",
-]
-
-
-def fixture_folder(name: str, model: str = "saved_model") -> Path:
-    """Return a recorded model's folder: the copy in this repository, else the shared one, else skip."""
-    for base in (FIXTURES, SHARED / "fixtures"):
-        if (base / name / model).is_dir():
-            return base / name
-    pytest.skip(f"the shared fixture {name} is not here")
-
-
-def run_fresh(code: str, *arguments: str, **environment: str) -> str:
-    """Run Python code in a new process, in an empty environment of its own, and return what it printed."""
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
-    return result.stdout
+def pytest_collection_finish(session) -> None:
+    """Tell Python that what was imported lives: tracing makes many objects, and it would look through all of them."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session")
-def vocabulary() -> Vocabulary:
+def vocabulary():
+    from keras_bert_trend import Vocabulary
+    from keras_bert_trend.sources.source import read_vocabulary_file
+    from tests.common import V4
+
     return Vocabulary(read_vocabulary_file(V4 / "assets" / "vocab.txt"))
 
 
 @pytest.fixture(scope="session")
-def recorded() -> dict[str, np.ndarray]:
+def recorded():
+    """The inputs and outputs recorded of bert_v4_like, as NumPy arrays."""
+    import numpy as np
+
+    from tests.common import FIXTURES
+
     with np.load(FIXTURES / "bert_v4_like" / "expected.npz") as arrays:
         return dict(arrays)
 
 
 @pytest.fixture(scope="session")
-def encoder() -> BertEncoder:
+def encoder():
     """The recorded model. Shared: tests do not train it."""
+    from keras_bert_trend import BertEncoder
+    from tests.common import V4
+
     return BertEncoder.from_handle(V4)
 
 
 @pytest.fixture
-def small_config() -> BertConfig:
+def small_config():
+    from keras_bert_trend import BertConfig
+
     return BertConfig(
         vocab_size=50, hidden_size=16, num_layers=4, num_heads=2, intermediate_size=32, max_position_embeddings=24
     )
@@ -95,33 +64,8 @@ def minilm_installed() -> None:
 
 @pytest.fixture(autouse=True)
 def _float32_policy():
+    import keras
+
     keras.config.set_dtype_policy("float32")
     yield
     keras.config.set_dtype_policy("float32")
-
-
-def load_example(name: str):
-    """Import an example, which finds its neighbours as it does when it is run."""
-    folder = str(ROOT / "examples")
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    return importlib.import_module(name)
-
-
-def random_inputs(config: BertConfig, lengths, seq: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return encoder inputs with rows of these lengths, padded to `seq`."""
-    generator = np.random.default_rng(seed)
-    ids = np.zeros((len(lengths), seq), "int32")
-    mask = np.zeros_like(ids)
-    for row, length in enumerate(lengths):
-        ids[row, :length] = generator.integers(1, config.vocab_size, length)
-        mask[row, :length] = 1
-    return {"input_word_ids": ids, "input_mask": mask, "input_type_ids": np.zeros_like(ids)}
-
-
-def symbolic_inputs(seq: int | None = None) -> dict[str, keras.KerasTensor]:
-    return {name: keras.Input((seq,), dtype="int32", name=name) for name in INPUT_NAMES}
-
-
-def to_numpy(tensor) -> np.ndarray:
-    return keras.ops.convert_to_numpy(tensor)

@@ -16,7 +16,7 @@ from keras_bert_trend import (
     plot_attention,
     plot_attention_overview,
 )
-from tests.conftest import SENTENCES, V4, to_numpy
+from tests.common import SENTENCES, V4, to_numpy
 from tests.test_explain import draw, visible_text
 
 SCRIPT = "<script>alert('the bank & co')</script>"

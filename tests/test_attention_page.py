@@ -10,7 +10,7 @@ import pytest
 
 from keras_bert_trend import AttentionMap, BertTrend, attention, attention_html
 from tests.chromium import Page, find_chromium
-from tests.conftest import V4
+from tests.common import V4
 from tests.test_attention import SCRIPT, UNICODE, padded
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from keras_bert_trend import POOLING_NAMES, BertEncoder, BertPreprocessor
 from keras_bert_trend.pooling import get_pooling
-from tests.conftest import SENTENCES, run_fresh, to_numpy
+from tests.common import SENTENCES, run_fresh, to_numpy
 
 # What a process with another backend runs: weights and ids come as files, since only TensorFlow reads SavedModels.
 OTHER_BACKEND = """
@@ -19,25 +19,47 @@ from keras_bert_trend.pooling import get_pooling
 
 folder = sys.argv[1]
 case = dict(np.load(f"{folder}/case.npz"))
-encoder = BertEncoder(BertConfig.from_dict(json.load(open(f"{folder}/config.json"))))
-encoder.set_named_weights(dict(np.load(f"{folder}/weights.npz")))
 ids = {name: case[name] for name in ("input_word_ids", "input_mask", "input_type_ids")}
-outputs = encoder(ids, return_attention_scores=True, return_attention_received=True)
-results = {name: outputs[name] for name in ("pooled_output", "embedding_output", "attention_received")}
-results["encoder_outputs"] = keras.ops.stack(outputs["encoder_outputs"])
-results["attention_scores"] = keras.ops.stack(outputs["attention_scores"])
-for name in POOLING_NAMES:
-    pooling = get_pooling(name, case["token_kinds"])
-    results[name] = pooling(outputs, ids["input_mask"], input_word_ids=ids["input_word_ids"])
+
+
+def compiled(run):
+    if keras.backend.backend() != "jax":
+        return run
+    import jax
+
+    return jax.jit(run)
+
+
+def pooled(name, outputs, ids):
+    return get_pooling(name, case["token_kinds"])(outputs, ids["input_mask"], input_word_ids=ids["input_word_ids"])
+
+
+def make(**arguments):
+    encoder = BertEncoder(BertConfig.from_dict(json.load(open(f"{folder}/config.json"))), **arguments)
+    encoder.set_named_weights(dict(np.load(f"{folder}/weights.npz")))
+    return encoder
+
+
+encoder = make()
+
+
+@compiled
+def everything(ids):
+    outputs = encoder(ids, return_attention_scores=True, return_attention_received=True)
+    results = {name: outputs[name] for name in ("pooled_output", "embedding_output", "attention_received")}
+    for name in ("encoder_outputs", "attention_scores"):
+        results[name] = keras.ops.stack(outputs[name])
+    return {**results, **{name: pooled(name, outputs, ids) for name in POOLING_NAMES}}
+
+
+results = everything(ids)
 if keras.backend.backend() == "jax":
     import jax
 
     jax.config.update("jax_enable_x64", True)
-wide = BertEncoder(encoder.config, dtype="float64")
-wide.set_named_weights(encoder.named_weights())
-outputs = wide(ids, return_attention_received=True)
-pooling = get_pooling("trend", case["token_kinds"])
-results["trend_float64"] = pooling(outputs, ids["input_mask"], input_word_ids=ids["input_word_ids"])
+wide = make(dtype="float64")
+trend = compiled(lambda ids: pooled("trend", wide(ids, return_attention_received=True), ids))
+results["trend_float64"] = trend(ids)
 np.savez(f"{folder}/results.npz", **{k: keras.ops.convert_to_numpy(v) for k, v in results.items()})
 said = {"backend": keras.backend.backend(), "tensorflow": "tensorflow" in sys.modules}
 

@@ -14,7 +14,7 @@ from benchmarks.peers.checks import Checks
 from benchmarks.peers.common import markdown_table, quantile, ratio_of_rounds, read_texts, write_json
 from benchmarks.peers.harness import Contender, Worker, WorkerError, orders
 from benchmarks.peers.report import as_markdown, flops_per_token, shares_of_limit
-from tests.conftest import ROOT, run_fresh
+from tests.common import ROOT, run_fresh
 
 CONFIG = {"hidden_size": 4, "intermediate_size": 16, "num_layers": 2}
 # A process in which TensorFlow cannot be imported, as where it is not installed.

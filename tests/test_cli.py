@@ -11,7 +11,7 @@ import pytest
 from keras_bert_trend import POOLING_NAMES, embed, explain
 from keras_bert_trend.cli import main
 from keras_bert_trend.cli.options import POOLINGS
-from tests.conftest import ROOT, SENTENCES, V4
+from tests.common import ROOT, SENTENCES, V4
 
 MODEL = ("--model", str(V4))
 

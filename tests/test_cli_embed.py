@@ -10,7 +10,7 @@ import pytest
 
 from keras_bert_trend import BertTrend, embed
 from keras_bert_trend.cli import main, models, partial, vector_files
-from tests.conftest import SENTENCES, V4
+from tests.common import SENTENCES, V4
 from tests.test_cli import run
 
 TEXTS = [*SENTENCES, "the river", "", "ünïcödé 漢字 \u2028 is one line", "I will"]

@@ -12,7 +12,7 @@ import pytest
 from keras_bert_trend.cli import classifier
 from keras_bert_trend.cli.models import layer_of, load_keras_model
 from keras_bert_trend.cli.reading import Input, read_labelled
-from tests.conftest import V4
+from tests.common import V4
 from tests.test_cli import run
 
 pytest.importorskip("sklearn")

@@ -19,7 +19,7 @@ from keras_bert_trend import (
     embed,
 )
 from keras_bert_trend.cross_validation import BASELINE, corrected_resampled_t_test, make_splits
-from tests.conftest import V4
+from tests.common import V4
 from tests.test_explain import draw, visible_text
 
 pytest.importorskip("sklearn")

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import keras_bert_trend
-from tests.conftest import ROOT
+from tests.common import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -29,7 +29,7 @@ from keras_bert_trend.embedding import functions
 from keras_bert_trend.embedding import texts as embedded_texts
 from keras_bert_trend.embedding.batches import padded_lengths, plan_batches
 from keras_bert_trend.pooling import get_pooling
-from tests.conftest import SENTENCES, V4, run_fresh, to_numpy
+from tests.common import SENTENCES, V4, run_fresh, to_numpy
 
 WORDS = ["the", "bank", "of", "river", "is", "good", "great", "model", "I", "will", "hello", "!"]  # a token each
 LIMIT = 64  # positions of the recorded model

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_bert_trend import BertConfig, BertEncoder
 from keras_bert_trend.encoder import INPUT_NAMES, backend_ops
-from tests.conftest import random_inputs, symbolic_inputs, to_numpy
+from tests.common import random_inputs, symbolic_inputs, to_numpy
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, V4, load_example
+from tests.common import ROOT, V4, load_example
 
 EXAMPLE = ROOT / "examples" / "spam_classifier.py"
 

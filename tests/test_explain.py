@@ -17,7 +17,7 @@ from keras_bert_trend import (
     TrendPooling,
     explain,
 )
-from tests.conftest import SENTENCES, V4, to_numpy
+from tests.common import SENTENCES, V4, to_numpy
 from tests.test_trend import (
     PRINTED_LAST_WANT,
     PRINTED_ROWS,

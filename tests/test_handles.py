@@ -24,7 +24,7 @@ import tensorflow_hub
 
 from keras_bert_trend.sources import handles, load_source
 from keras_bert_trend.sources.handles import resolve_handle
-from tests.conftest import V4
+from tests.common import V4
 
 EVIL = "/tmp/keras_bert_trend_evil"
 KAGGLE_FORM = "kaggle:owner/model/framework/variation"

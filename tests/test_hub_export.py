@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_bert_trend import BertConfig, BertEncoder, BertPreprocessor
 from keras_bert_trend.encoder import INPUT_NAMES
 from keras_bert_trend.sources import load_source
-from tests.conftest import FIXTURES, V4, fixture_folder, random_inputs, run_fresh, to_numpy
+from tests.common import FIXTURES, V4, fixture_folder, random_inputs, run_fresh, to_numpy
 
 SPIECE = FIXTURES / "sentencepiece" / "spiece.model"
 SMALL = BertConfig(

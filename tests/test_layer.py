@@ -24,7 +24,7 @@ from keras_bert_trend import (
 )
 from keras_bert_trend.encoder import INPUT_NAMES
 from keras_bert_trend.pooling import get_pooling
-from tests.conftest import SENTENCES, V4, run_fresh, symbolic_inputs, to_numpy
+from tests.common import SENTENCES, V4, run_fresh, symbolic_inputs, to_numpy
 
 MORE = [*SENTENCES, "the good river of the bank", "a", "I HAVE won a FREE prize; call now", "..", "is it a bank?"]
 

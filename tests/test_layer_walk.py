@@ -9,7 +9,7 @@ import pytest
 
 from keras_bert_trend import BertPreprocessor, BertTrend, LayerWalk, layer_walk, word_vectors
 from keras_bert_trend.tokenized import Word
-from tests.conftest import SENTENCES, V4, to_numpy
+from tests.common import SENTENCES, V4, to_numpy
 from tests.test_attention import inside
 from tests.test_explain import visible_text
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.common import ROOT
 from tests.notebook import execute
 
 nbformat = pytest.importorskip("nbformat")

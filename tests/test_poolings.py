@@ -19,7 +19,7 @@ from keras_bert_trend import (
 )
 from keras_bert_trend.pooling import get_pooling
 from keras_bert_trend.pooling.base import hidden_states, masked_mean
-from tests.conftest import SENTENCES, V4, random_inputs, to_numpy
+from tests.common import SENTENCES, V4, random_inputs, to_numpy
 
 LENGTHS = [9, 4, 2]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import ROOT, V4, load_example, to_numpy
+from tests.common import ROOT, V4, load_example, to_numpy
 
 qa = load_example("qa_answer_selection")
 question_type = load_example("question_type")

@@ -9,7 +9,7 @@ from keras_bert_trend.encoder import INPUT_NAMES
 from keras_bert_trend.sources import load_source
 from keras_bert_trend.sources.source import UnsupportedArchitectureError
 from tests import raw_bert
-from tests.conftest import random_inputs, to_numpy
+from tests.common import random_inputs, to_numpy
 from tests.raw_bert import Notation, write_raw_bert
 
 SIZES = {"num_layers": 2, "hidden": 16, "heads": 4, "inner": 24, "vocab_size": 40, "max_positions": 12}

@@ -8,7 +8,7 @@ import pytest
 
 from keras_bert_trend import BertTrend, TrendPooling
 from tests import test_trend as printed
-from tests.conftest import V4, load_example, to_numpy
+from tests.common import V4, load_example, to_numpy
 
 article = load_example("reproduce_article")
 ARTICLE = article.ARTICLE

@@ -12,7 +12,7 @@ from tensorflow.python.framework import ops  # no public way leads to the regist
 from keras_bert_trend import POOLING_NAMES, BertEncoder, BertPreprocessor, BertTrend, LastFourSum, Pooling, embed
 from keras_bert_trend.encoder import backend_ops
 from keras_bert_trend.pooling import get_pooling
-from tests.conftest import SENTENCES, random_inputs
+from tests.common import SENTENCES, random_inputs
 
 LENGTHS = [9, 1, 12, 4]
 POOLINGS = ["trend", "smooth_trend", "last_four_sum", "mean", "max", "cls", "pooler", "mean_std", ["cls", "mean"]]

@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_bert_trend import BertEncoder, UnsupportedArchitectureError
 from keras_bert_trend.sources import load_source, minilm
-from tests.conftest import V4, fixture_folder, random_inputs
+from tests.common import V4, fixture_folder, random_inputs
 
 
 @pytest.fixture

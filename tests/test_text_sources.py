@@ -14,7 +14,7 @@ from keras_bert_trend import BertPreprocessor, BertTrend, UnsupportedArchitectur
 from keras_bert_trend.preprocessing import SentencePieceVocabulary
 from keras_bert_trend.sources import load_text_source
 from keras_bert_trend.token_kinds import CONTINUATION, PUNCTUATION, SPECIAL
-from tests.conftest import FIXTURES, V4, fixture_folder, run_fresh
+from tests.common import FIXTURES, V4, fixture_folder, run_fresh
 
 SPIECE = FIXTURES / "sentencepiece" / "spiece.model"
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_bert_trend import BertEncoder
 from keras_bert_trend.encoder import INPUT_NAMES
-from tests.conftest import fixture_folder, to_numpy
+from tests.common import fixture_folder, to_numpy
 from tests.test_parity import MODELS
 
 GRADIENT_TOLERANCE = 1e-4

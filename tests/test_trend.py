@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from keras_bert_trend import TrendPooling
 from keras_bert_trend.pooling.trend import _EPSILON
-from tests.conftest import to_numpy
+from tests.common import to_numpy
 
 # "I want an apple." through bert-base-uncased, as the article prints it: rows × (i, want, an, apple).
 PRINTED_ROWS = np.array(

@@ -11,7 +11,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_bert_trend import BertEncoder, UnsupportedArchitectureError
 from keras_bert_trend.sources import load_source
-from tests.conftest import V4
+from tests.common import V4
 
 FILES = ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"]
 

@@ -15,7 +15,7 @@ from keras_bert_trend import (
     word_vectors,
 )
 from keras_bert_trend.preprocessing import SentencePieceVocabulary
-from tests.conftest import FIXTURES, SENTENCES, V4, to_numpy
+from tests.common import FIXTURES, SENTENCES, V4, to_numpy
 
 TEXT = "The bankers of the river Bank, wasn't it?"
 
