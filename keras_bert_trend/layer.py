@@ -156,10 +156,13 @@ class BertTrend(keras.layers.Layer):
             # Nobody sees how far the texts are padded, or what stands in the padding; and XLA has no strings.
             skip_padding = not return_all and self.pooling.skips_padding and can_skip_padding()
             if skip_padding:
+                texts = inputs["input_mask"].shape[0]
                 inputs = self._without_needless_padding(inputs)
         arguments = self._encoder_arguments(return_all, inputs, skip_padding)
         outputs = self.encoder(inputs, training=training, **arguments)
         embedding = self.pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])
+        if skip_padding:
+            embedding.set_shape((texts, self.embedding_dim))
         return _everything(inputs, outputs, embedding) if return_all else embedding
 
     def compute_output_spec(self, inputs, return_all=None, training=None):

@@ -164,6 +164,15 @@ class TestLayer:
         for run in (one, tf.function(one.__call__)):
             np.testing.assert_allclose(run(text), one(preprocessor(text)), atol=1e-5)
 
+    @pytest.mark.parametrize("name", ["trend", "cls", "mean"])
+    def test_a_graph_that_knows_the_number_of_texts_has_the_same_numbers(self, name, layer):
+        """As `predict` traces its first batch. Its vectors keep their known shape."""
+        one, texts = layer(name, trainable=False), tf.constant(SENTENCES)
+        known = tf.function(one.__call__).get_concrete_function(texts)
+        unknown = tf.function(one.__call__, input_signature=[tf.TensorSpec((None,), tf.string)])
+        np.testing.assert_array_equal(known(texts), unknown(texts))
+        assert known.output_shapes == (len(SENTENCES), one.embedding_dim)
+
     def test_an_empty_batch_in_a_graph(self, layer):
         one = layer(["mean", "smooth_trend"], trainable=False)
         run = tf.function(one.__call__, input_signature=[tf.TensorSpec((None,), tf.string)])

@@ -35,7 +35,9 @@ def resized(inputs: dict, padding_id: int, longest: int) -> dict:
             to this one, so that their padding does not change either.
 
     Returns:
-        The same tokens, `(batch, n)`: `n` is a multiple of 16, or `longest`.
+        The same tokens, `(batch, n)`: `n` is a multiple of 16, or `longest`. In a graph both sizes are open, even where
+        the number of texts is known: TensorFlow's rewriter does not fuse all operations where it knows all sizes, and
+        what is fused rounds otherwise. `fit` and `predict` know the size of their first batch.
     """
     mask = inputs["input_mask"]
     length = tf.shape(mask)[1]
@@ -45,9 +47,12 @@ def resized(inputs: dict, padding_id: int, longest: int) -> dict:
     wanted = tf.minimum(wanted, tf.maximum(longest, end))
     padding = [[0, 0], [0, tf.maximum(wanted - length, 0)]]
     fill = {"input_word_ids": padding_id}
-    return {
+    padded = {
         name: tf.pad(value[:, :wanted], padding, constant_values=fill.get(name, 0)) for name, value in inputs.items()
     }
+    if tf.executing_eagerly():
+        return padded
+    return {name: tf.raw_ops.PlaceholderWithDefault(input=x, shape=[None, None]) for name, x in padded.items()}
 
 
 def in_whole_vectors(x, axis: int, fill: float = 0.0):
