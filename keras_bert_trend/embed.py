@@ -206,7 +206,10 @@ def similarity(a, b=None, metric: str = "cosine") -> np.ndarray:
 
 
 def _as_vectors(name: str, value) -> np.ndarray:
-    vectors = np.asarray(value, dtype=np.float64)
+    try:
+        vectors = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be vectors of numbers, as `embed` returns them: {error}.") from error
     if vectors.ndim not in (1, 2):
         raise ValueError(f"`{name}` must be vectors (n, dim) or one (dim,), got shape {vectors.shape}.")
     return np.atleast_2d(vectors)

@@ -128,7 +128,7 @@ def test_explain_to_a_file(suffix, capsys, tmp_path):
     text = "Hello, <the naïve café> is good!"
     path = tmp_path / f"explained{suffix}"
     arguments = ["explain", text, *MODEL, "--output", path, "--unit", "word", "--measure", "asinh"]
-    assert run(capsys, *arguments) == (0, "", "")
+    assert run(capsys, *arguments) == (0, f"wrote {path}\n", "")
     expected = explain(text, V4, unit="word", measure="asinh")
     if suffix == ".png":
         assert path.read_bytes().startswith(b"\x89PNG")

@@ -23,7 +23,7 @@ def test_ci_runs_the_readmes_test_command():
 
 def test_the_readmes_python_runs(minilm_installed, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 10
+    assert len(blocks) == 11
     checks = """
 assert seen["attention_scores"][0].shape == (1, 12, 16, 16)
 assert seen["attention_received"].shape == (1, 6, 12, 16)
@@ -34,6 +34,7 @@ assert (word, start, end, vector.shape) == ("bank", 22, 26, (50,))
 assert heads.attention.shape == (6, 12, len(heads.tokens), len(heads.tokens))
 assert vectors.shape == (3, 384) and chunk.shape == (2, 384)
 assert set(comparison.scores) == {"mean", "cls", "mean + trend", "majority class"}
+assert [weight.path for weight in mixed.trainable_weights] == [mixed.pooling.mix.path]
 cosines = similarity(vectors)
 assert cosines[0, 2] > cosines[0, 1]
 """
@@ -62,6 +63,7 @@ def test_the_readme_names_every_pooling():
         "encoder.bert_encoder",
         "preprocessing.preprocessor",
         "layer",
+        "pooling.base",
         "embed",
         "explain",
         "words",
@@ -71,7 +73,7 @@ def test_the_readme_names_every_pooling():
     ],
 )
 def test_docstring_examples(module, request):
-    if module not in ("encoder.bert_encoder", "preprocessing.preprocessor"):
+    if module not in ("encoder.bert_encoder", "preprocessing.preprocessor", "pooling.base"):
         request.getfixturevalue("minilm_installed")
     module = importlib.import_module(f"keras_bert_trend.{module}")
     import keras

@@ -576,6 +576,8 @@ def test_similarity_names_what_is_wrong():
         similarity([[1.0]], metric="manhattan")
     with pytest.raises(ValueError, match="same width"):
         similarity(np.ones((2, 3)), np.ones((2, 4)))
+    with pytest.raises(ValueError, match="`a` must be vectors of numbers"):
+        similarity(["a", "b"])
     with pytest.raises(ValueError, match="`a` must be vectors"):
         similarity(np.ones((2, 3, 4)))
 

@@ -427,6 +427,9 @@ class TestErrors:
     def test_wrong_handle(self, tmp_path):
         with pytest.raises(ValueError, match="does not exist"):
             BertTrend(tmp_path / "nowhere")
+        for name in ("bert-base-uncased", "google-bert/bert-base-uncased"):
+            with pytest.raises(ValueError, match=f"'{name}' does not exist.*Hugging Face: nothing is downloaded"):
+                BertTrend(name)
 
     def test_lengths(self):
         for arguments in ({"sequence_length": 65}, {"sequence_length": None, "max_length": 65}):
@@ -435,8 +438,8 @@ class TestErrors:
 
     def test_longer_text_than_the_model(self):
         layer = make("mean", sequence_length=None)
-        with pytest.raises(ValueError, match="more tokens than max_length=64"):
-            layer(["bank of the river " * 30])
+        with pytest.raises(ValueError, match=r"Text 1 of the batch .* has 122 tokens: more tokens than max_length=64"):
+            layer(["bank", "bank of the river " * 30])
         assert make("mean", sequence_length=None, truncate=True)(["bank of the river " * 30]).shape == (1, 32)
 
     @pytest.mark.parametrize("change", [lambda t: t[:-1], lambda t: (*t, "more")])

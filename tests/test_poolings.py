@@ -17,8 +17,7 @@ from keras_bert_trend import (
     MeanPooling,
     Pooling,
 )
-from keras_bert_trend.pooling import get_pooling
-from keras_bert_trend.pooling.base import hidden_states, masked_mean
+from keras_bert_trend.pooling import get_pooling, hidden_states, masked_mean
 from tests.common import SENTENCES, V4, random_inputs, to_numpy
 
 LENGTHS = [9, 4, 2]
@@ -198,8 +197,9 @@ class ScalarMix(Pooling):
         self.mix = self.add_weight((num_layers + 1,), "zeros", name="mix")
 
     def compute(self, outputs, input_mask, input_word_ids=None):
-        weights = keras.ops.softmax(self.mix)
-        return sum(weights[i] * masked_mean(h, input_mask) for i, h in enumerate(hidden_states(outputs)))
+        states = hidden_states(outputs)
+        weights = keras.ops.cast(keras.ops.softmax(self.mix), states[0].dtype)
+        return sum(weights[i] * masked_mean(h, input_mask) for i, h in enumerate(states))
 
     def get_config(self):
         return {**super().get_config(), "num_layers": self.num_layers}
@@ -222,6 +222,12 @@ def test_a_pooling_that_learns(tmp_path):
     np.testing.assert_array_equal(again.predict(texts, verbose=0), model.predict(texts, verbose=0))
 
 
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float64"])
+def test_a_pooling_that_learns_under_other_dtypes(dtype):
+    layer = BertTrend(V4, pooling=ScalarMix(num_layers=3), sequence_length=24, dtype=dtype)
+    assert layer(SENTENCES).dtype == layer.compute_dtype
+
+
 class TestErrors:
     def test_names(self):
         with pytest.raises(ValueError, match=r"`pooling` must be one of .*'trend'.*got 'median'"):
@@ -239,6 +245,22 @@ class TestErrors:
         outputs, inputs, _ = case
         with pytest.raises(ValueError, match=r"Both.compute returned 32 dimensions, .* 16: override output_dim"):
             Both()(outputs, inputs["input_mask"])
+
+    def test_what_requires_does_not_name(self, small_config):
+        class Received(Pooling):
+            def compute(self, outputs, input_mask, input_word_ids=None):
+                return outputs["attention_received"][:, 0, 0]
+
+        encoder, inputs = BertEncoder(small_config), random_inputs(small_config, LENGTHS, 12)
+        with pytest.raises(ValueError, match="Received.compute reads 'attention_received', .* `requires`"):
+            Received()(encoder(inputs), inputs["input_mask"])
+
+    def test_weights_in_build(self):
+        with pytest.raises(TypeError, match="Late.build would never be called: .* in __init__"):
+
+            class Late(Pooling):
+                def build(self, input_shape):
+                    self.q = self.add_weight((3,))
 
     def test_layers(self, case):
         outputs, inputs, _ = case

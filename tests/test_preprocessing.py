@@ -140,7 +140,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("length", [0, 2, True, 7.0])
     def test_sequence_length(self, vocabulary, length):
-        with pytest.raises(ValueError, match="`sequence_length` must be at least 3"):
+        with pytest.raises(ValueError, match="`sequence_length` must be an int of at least 3"):
             preprocessor(vocabulary, sequence_length=length)
 
     def test_lengths_that_do_not_fit(self, vocabulary):

@@ -178,7 +178,9 @@ def saved_model_function(path: str) -> Function:
         served = tf.saved_model.load(path)
         serve = served.serve
     except Exception as error:
-        raise ValueError(f"{path} cannot be loaded as a model that serves texts: {str(error)[:300]}") from error
+        raise ValueError(
+            f"{path} is neither what `train` wrote nor a SavedModel that serves texts: {str(error)[:300]}"
+        ) from error
 
     def predict(*columns, _kept=served):  # the functions live as long as what they were loaded with
         return serve(columns[0] if len(columns) == 1 else list(columns))

@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(explanation)
         return
     write_shown(explanation, arguments, suffix, _as_text)
+    print(f"wrote {arguments.output}")
 
 
 def _as_text(explanation, suffix: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_bert_trend.pooling.base import Pooling, encoder_arguments
+from keras_bert_trend.pooling.base import Pooling, encoder_arguments, hidden_states, masked_mean
 from keras_bert_trend.pooling.layers import FirstLastMean, LastFourConcat, LastFourSum, LayerPooling, SecondToLast
 from keras_bert_trend.pooling.tokens import (
     ClsPooling,
@@ -35,6 +35,8 @@ __all__ = [
     "TrendPooling",
     "encoder_arguments",
     "get_pooling",
+    "hidden_states",
+    "masked_mean",
 ]
 
 _BY_NAME = {

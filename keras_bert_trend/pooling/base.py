@@ -10,13 +10,25 @@ from keras import ops
 
 from keras_bert_trend.numerics import wide_dtype
 
+_ON_REQUEST = ("attention_scores", "attention_received")
+
 
 class Pooling(keras.layers.Layer):
     """Base of the poolings: the encoder's output dict and the mask in, `(batch, embedding_dim)` out.
 
     A pooling of your own overrides `compute` and `output_dim`, and `requires` where it needs more than the hidden
     states. It must ignore padding exactly, and use `keras.ops` only. It is faster where it can set `skips_padding`.
-    Weights that it trains are made in `__init__` (`add_weight`): the encoder's sizes are arguments then.
+    Weights that it trains are made in `__init__` (`add_weight`): the encoder's sizes are arguments then. They stay what
+    they are under mixed precision, and `BertTrend`'s `dtype` is not theirs: cast them to the states' dtype.
+
+    Example:
+        >>> from keras_bert_trend.pooling import hidden_states, masked_mean
+        >>> @keras.saving.register_keras_serializable(package="mine")
+        ... class FirstBlock(Pooling):
+        ...     skips_padding = True
+        ...
+        ...     def compute(self, outputs, input_mask, input_word_ids=None):
+        ...         return masked_mean(hidden_states(outputs)[1], input_mask)
 
     Call arguments:
         outputs: `BertEncoder`'s result, of which `compute` may read without more ado `embedding_output`,
@@ -28,8 +40,9 @@ class Pooling(keras.layers.Layer):
         `(batch, output_dim)`.
 
     Raises:
-        ValueError: the encoder was not asked for what `requires` names, or `compute` returned another width than
-            `output_dim` promises.
+        ValueError: the encoder was not asked for what `requires` names; `compute` reads attention that `requires` does
+            not name, or returned another width than `output_dim` promises.
+        TypeError: a subclass defines `build`, which is never called.
     """
 
     #: Encoder outputs that `compute` reads beside the hidden states: `"pooled_output"`, `"attention_received"`,
@@ -43,6 +56,12 @@ class Pooling(keras.layers.Layer):
     #: that is open in a graph, that of the batch's longest text (in 16s) instead of `sequence_length`. The mask says as
     #: ever what is real. `BertTrend` and `embed` then save the time that padding takes.
     skips_padding: bool = False
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        if "build" in vars(cls):
+            # Keras builds by the shapes of a call, of which a pooling has dozens, and `BertTrend` is complete before.
+            raise TypeError(f"{cls.__name__}.build would never be called: make the weights of a pooling in __init__.")
 
     def __init__(self, **kwargs) -> None:
         # `autocast=False`: attention sums come in float32, and must stay so under mixed precision.
@@ -83,7 +102,15 @@ class Pooling(keras.layers.Layer):
                 + ", ".join(f"return_{name}=True" for name in missing)
                 + "."
             )
-        pooled = self.compute(outputs, input_mask, input_word_ids)
+        try:
+            pooled = self.compute(outputs, input_mask, input_word_ids)
+        except KeyError as error:
+            if error.args[0] not in _ON_REQUEST:
+                raise
+            raise ValueError(
+                f"{type(self).__name__}.compute reads {error.args[0]!r}, which the encoder computes for poolings only "
+                "whose `requires` names it: add it there."
+            ) from None
         states = outputs["encoder_outputs"]
         promised = self.output_dim(states[-1].shape[-1], len(states))
         if pooled.shape[-1] not in (promised, None):

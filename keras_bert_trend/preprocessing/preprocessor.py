@@ -170,12 +170,12 @@ class BertPreprocessor(keras.layers.Layer):
         segments = [self.tokenize(text) for text in _as_segments(to_string_tensors(inputs))]
         vocabulary = self.vocabulary
         if self.sequence_length is None:
-            counts = tf.add_n([segment.row_lengths() for segment in segments]) + 1 + len(segments)
+            counts = tf.add_n([segment.row_lengths() for segment in segments]) + 1 + len(segments)  # (batch,)
             longest = tf.reduce_max(tf.concat([counts, [1 + len(segments)]], axis=0))  # defined for an empty batch
             if self.truncate:
                 longest = tf.minimum(longest, self.max_length)
             elif self.max_length is not None:
-                self._refuse_longer(longest)
+                self._refuse_longer(longest, counts)
             length = tf.cast(longest, tf.int32)
         else:
             length = tf.constant(self.sequence_length, tf.int32)
@@ -190,17 +190,20 @@ class BertPreprocessor(keras.layers.Layer):
             tensor.set_shape((None, self.sequence_length))
         return packed
 
-    def _refuse_longer(self, longest) -> None:
+    def _refuse_longer(self, longest, counts) -> None:
         import tensorflow as tf
 
         message = (
-            f"A text has more tokens than max_length={self.max_length}, which is the model's length unless it was set. "
+            f"more tokens than max_length={self.max_length}, which is the model's length unless it was set. "
             f"Set sequence_length={self.max_length} (or less) or truncate=True, or split the text."
         )
         if not tf.executing_eagerly():
-            tf.debugging.assert_less_equal(longest, tf.constant(self.max_length, longest.dtype), message=message)
+            limit = tf.constant(self.max_length, longest.dtype)
+            tf.debugging.assert_less_equal(longest, limit, message=f"A text has {message}")
         elif longest > self.max_length:
-            raise ValueError(message)
+            raise ValueError(
+                f"Text {int(tf.argmax(counts))} of the batch (from 0) has {int(longest)} tokens: {message}"
+            )
 
     def tokenize(self, texts):
         """Return the texts' token ids, without special tokens, as a ragged int32 tensor `(batch, None)`."""
@@ -365,7 +368,7 @@ def _as_segments(inputs) -> list:
 def _check_lengths(sequence_length: int | None, max_length: int | None, truncate: bool) -> None:
     for name, value in (("sequence_length", sequence_length), ("max_length", max_length)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 3):
-            raise ValueError(f"`{name}` must be at least 3 ([CLS], a token, [SEP]) or None, got {value!r}.")
+            raise ValueError(f"`{name}` must be an int of at least 3 ([CLS], a token, [SEP]) or None, got {value!r}.")
     if sequence_length is not None and max_length is not None and sequence_length > max_length:
         raise ValueError(
             f"`sequence_length`={sequence_length} is more than `max_length`={max_length}, which is the model's length "

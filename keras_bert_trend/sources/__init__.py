@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from keras_bert_trend.sources.handles import ARCHIVE_SUFFIXES, HANDLE_FORMS, resolve_handle
+from keras_bert_trend.sources.handles import ARCHIVE_SUFFIXES, HANDLE_FORMS, HUB_NAME, NO_HUB_NAMES, resolve_handle
 from keras_bert_trend.sources.source import (
     LazyWeights,
     Source,
@@ -50,6 +50,8 @@ def load_source(handle: str | os.PathLike) -> Source:
             found = "is a folder with neither saved_model.pb nor config.json nor bert_config.json"
         elif os.path.exists(path):
             found = "is a file: give the folder that the model lies in"
+        elif HUB_NAME.fullmatch(path):
+            raise ValueError(f"`handle` {path!r} does not exist. {HANDLE_FORMS} {NO_HUB_NAMES}")
         raise ValueError(f"`handle` {path!r} {found}. {HANDLE_FORMS}")
     with reading(path):
         return read(path)

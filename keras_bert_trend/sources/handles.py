@@ -32,12 +32,17 @@ HANDLE_FORMS = (
     'a .tar.gz of such a folder, the URL of a TF Hub model, "kaggle:owner/model/framework/variation[/version]", or a '
     "gs:// folder."
 )
+NO_HUB_NAMES = (
+    "If that is the name of a model on Hugging Face: nothing is downloaded from there; download config.json, vocab.txt "
+    "and model.safetensors into a folder, and give the folder."
+)
 BY_HAND = (
     "You can download the model by hand and give its folder or its .tar.gz, or use "
     '"kaggle:owner/model/framework/variation" (`pip install kagglehub`).'
 )
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
+HUB_NAME = re.compile(r"([\w.-]+/)?[\w.-]+", re.ASCII)
 KAGGLE_FORM = re.compile(r"(\w[\w.-]*/){3}\w[\w.-]*(/\d+)?", re.ASCII)
 
 GIB = 2**30
