@@ -91,16 +91,18 @@ class _TextEncoder(_Saved):
         self.trainable_variables = list(self._weights.values())
         self.regularization_losses = []
 
-    @tf.function
+    @tf.function(autograph=False)
     def __call__(self, inputs, training=False, mask=None):  # Keras's own exports take `mask` too; none uses it
         outputs = self._encode(inputs, training)
         return {name: value for name, value in outputs.items() if not name.startswith("attention")}
 
-    @tf.function
+    @tf.function(autograph=False)
     def call_with_attention(self, inputs, training=False):
         return self._encode(inputs, training)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name=name) for name in _INPUTS])
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, None], tf.int32, name=name) for name in _INPUTS], autograph=False
+    )
     def serve(self, input_word_ids, input_mask, input_type_ids):
         outputs = self._encode(dict(zip(_INPUTS, (input_word_ids, input_mask, input_type_ids), strict=True)), False)
         flat = {name: outputs[name] for name in ("pooled_output", "sequence_output", "embedding_output", "default")}
@@ -200,11 +202,11 @@ class _Tokenize(_Saved):
         self.special_ids = {name: vocabulary.id_of(token) for name, token in ids.items() if token in vocabulary.tokens}
         self._special_tokens = {**self.special_ids, "vocab_size": len(vocabulary)}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def __call__(self, texts):
         return self._tokenizer.tokenize(self._normalize(texts))
 
-    @tf.function(input_signature=[])
+    @tf.function(input_signature=[], autograph=False)
     def get_special_tokens_dict(self):
         return {name: tf.constant(value, tf.int32) for name, value in self._special_tokens.items()}
 
@@ -217,15 +219,15 @@ class _TextPreprocessing(_Saved):
         self.tokenize = _Tokenize(preprocessor, assets)
         self._sequence_length = sequence_length
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def __call__(self, sentences):
         return self._pack([self.tokenize(sentences)], self._sequence_length)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="sentences")])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="sentences")], autograph=False)
     def serve(self, sentences):
         return self._pack([self.tokenize(sentences)], self._sequence_length)
 
-    @tf.function
+    @tf.function(autograph=False)
     def bert_pack_inputs(self, inputs, seq_length=None):
         return self._pack(inputs, self._sequence_length if seq_length is None else seq_length)
 
