@@ -27,7 +27,7 @@ def test_spam_classifier_end_to_end(tmp_path):
     """With a tiny encoder of random weights: the whole way is walked, the score says nothing."""
     sample = ROOT / "examples" / "data" / "sms_sample.tsv"
     tiny = ("--handle", V4, "--max-length", 64, "--no-freeze-embeddings")
-    result = run("--data", sample, *tiny, "--epochs", 2, "--batch-size", 8, "--output", tmp_path / "spam")
+    result = run("--data", sample, *tiny, "--epochs", 1, "--batch-size", 8, "--output", tmp_path / "spam")
     assert result.returncode == 0, result.stderr[-4000:]
     assert "70 messages, 30 of them spam" in result.stdout
     assert re.search(r"^spam F1: [01]\.\d{3}$", result.stdout, flags=re.MULTILINE)

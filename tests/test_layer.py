@@ -292,43 +292,40 @@ def test_training_step_compiled_with_xla_on_ids(encoder, vocabulary):
 
 
 class TestRoundTrips:
-    """Save or export here, load in a fresh process (one for all: most of its time TensorFlow starts)."""
+    """Save or export here, load elsewhere."""
 
-    def test_keras_file(self, tmp_path):
-        models = [classifier(make(pooling)) for pooling in ("trend", "smooth_trend", ["mean", "last_four_sum"])]
-        files = [tmp_path / f"{number}.keras" for number in range(len(models))]
-        for model, file in zip(models, files, strict=True):
-            model.save(file)
-        code = """
-        import json, sys
-        import keras, tensorflow as tf
-        import keras_bert_trend
-        texts = tf.constant(json.loads(sys.argv[1]))
-        for file in sys.argv[2:]:
-            print(json.dumps(keras.models.load_model(file).predict(texts, verbose=0).tolist()))
-        """
-        printed = run_fresh(code, json.dumps(MORE), *files).splitlines()
-        for model, loaded in zip(models, map(json.loads, printed), strict=True):
-            np.testing.assert_allclose(loaded, model.predict(tf.constant(MORE), verbose=0), atol=1e-6)
-
-    def test_exported_model_needs_tensorflow_only_and_may_be_moved(self, tmp_path):
-        models = [classifier(make("trend", sequence_length=length)) for length in (32, None)]
-        for number, model in enumerate(models):
-            model.export(tmp_path / "exported" / str(number), verbose=False)
+    def test_in_a_fresh_process(self, tmp_path):
+        """An export needs TensorFlow only and may be moved; a `.keras` file needs this package. One process for all."""
+        models = {pooling: classifier(make(pooling)) for pooling in ("trend", "smooth_trend")}
+        models["two"] = classifier(make(["mean", "last_four_sum"]))
+        models["open length"] = classifier(make("trend", sequence_length=None))
+        for name in ("trend", "open length"):
+            models[name].export(tmp_path / "exported" / name, verbose=False)
         moved = tmp_path / "elsewhere" / "models"
         moved.parent.mkdir()
         shutil.move(tmp_path / "exported", moved)
+        for name in ("trend", "smooth_trend", "two"):
+            models[name].save(tmp_path / f"{name}.keras")
         code = """
         import json, sys
         import tensorflow as tf, tensorflow_text
-        for folder in sys.argv[2:]:
-            model = tf.saved_model.load(folder)
-            print(json.dumps(model.serve(tf.constant(json.loads(sys.argv[1]))).numpy().tolist()))
+        texts, exported, saved = json.loads(sys.argv[1])
+        texts = tf.constant(texts)
+        models = {name: tf.saved_model.load(path) for name, path in exported.items()}
+        served = {name: model.serve(texts).numpy().tolist() for name, model in models.items()}
         assert not [name for name in sys.modules if name.startswith("keras_bert_trend")]
+        import keras, keras_bert_trend
+        models = {name: keras.models.load_model(path) for name, path in saved.items()}
+        loaded = {name: model.predict(texts, verbose=0).tolist() for name, model in models.items()}
+        print(json.dumps([served, loaded]))
         """
-        printed = run_fresh(code, json.dumps(MORE), moved / "0", moved / "1").splitlines()
-        for model, loaded in zip(models, map(json.loads, printed), strict=True):
-            np.testing.assert_allclose(loaded, model.predict(tf.constant(MORE), verbose=0), atol=1e-5)
+        exported = {name: str(moved / name) for name in ("trend", "open length")}
+        saved = {name: str(tmp_path / f"{name}.keras") for name in ("trend", "smooth_trend", "two")}
+        served, loaded = json.loads(run_fresh(code, json.dumps([MORE, exported, saved])))
+        expected = {name: model.predict(tf.constant(MORE), verbose=0) for name, model in models.items()}
+        for results, tolerance in ((served, 1e-5), (loaded, 1e-6)):
+            for name, result in results.items():
+                np.testing.assert_allclose(result, expected[name], rtol=0, atol=tolerance, err_msg=name)
 
     def test_saved_file_needs_no_handle(self, tmp_path):
         """The folder the weights came from is gone when the file is loaded."""
