@@ -119,7 +119,8 @@ def test_same_numbers_as_tensorflow(backend, encoder, vocabulary, tmp_path):
         wide.set_named_weights(encoder.named_weights())
         outputs, pooling = wide(ids, return_attention_received=True), get_pooling("trend", vocabulary.token_kinds)
         expected = to_numpy(pooling(outputs, ids["input_mask"], input_word_ids=ids["input_word_ids"]))
-        np.testing.assert_allclose(results["trend_float64"], expected, rtol=0, atol=1e-6)
+        # Under PyTorch Keras computes some operations of float64 in float32.
+        np.testing.assert_allclose(results["trend_float64"], expected, rtol=0, atol=1e-4)
 
 
 def trend_bound(pooling, outputs, ids):
