@@ -75,7 +75,7 @@ for kind in (FusedAdamW, keras.optimizers.AdamW):
     model.compile(kind(0.05, weight_decay=0.1), "mse")
     model.fit(np.eye(2), np.ones((2, 3)), epochs=3, verbose=0)
     moved.append(model.get_weights()[0])
-said["FusedAdamW"] = np.allclose(*moved, rtol=1e-5)
+said["FusedAdamW"] = float(np.abs(np.subtract(*moved)).max())
 
 tokens, sentences = json.load(open(f"{folder}/texts.json"))
 preprocessor = BertPreprocessor(tokens, lower_case=True, sequence_length=32)
@@ -98,7 +98,8 @@ def test_same_numbers_as_tensorflow(backend, encoder, vocabulary, tmp_path):
     said = json.loads(run_fresh(OTHER_BACKEND, tmp_path, KERAS_BACKEND=backend))
     assert (said["backend"], said["tensorflow"]) == (backend, False), "token ids need no TensorFlow"
     assert "TensorFlow backend only" in said["skip_padding"], "other backends must know sizes"
-    assert said["FusedAdamW"], "it is Keras's own there"
+    # For PyTorch Keras has an AdamW of its own.
+    assert said["FusedAdamW"] <= {"jax": 0.0, "torch": 1e-6}[backend], "it is Keras's own there"
     assert said["ids"] == ids["input_word_ids"].tolist(), "`preprocess` makes ids under any backend"
 
     outputs = encoder(ids, return_attention_scores=True, return_attention_received=True)
@@ -120,7 +121,9 @@ def test_same_numbers_as_tensorflow(backend, encoder, vocabulary, tmp_path):
         outputs, pooling = wide(ids, return_attention_received=True), get_pooling("trend", vocabulary.token_kinds)
         expected = to_numpy(pooling(outputs, ids["input_mask"], input_word_ids=ids["input_word_ids"]))
         # Under PyTorch Keras computes some operations of float64 in float32.
-        np.testing.assert_allclose(results["trend_float64"], expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(
+            results["trend_float64"], expected, rtol=0, atol={"jax": 1e-6, "torch": 1e-4}[backend]
+        )
 
 
 def trend_bound(pooling, outputs, ids):

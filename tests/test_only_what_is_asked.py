@@ -265,7 +265,7 @@ def temporary_bytes(layers, name, length=512):
     return compiled.memory_analysis().temp_size_in_bytes
 
 matrix = 2 * 4 * 512 * 512 * 4
-for name in ("mean", "smooth_trend"):
+for name in ("mean", "last_four_sum", "smooth_trend"):
     print(name, (temporary_bytes(6, name) - temporary_bytes(4, name)) / matrix)
 """
 
@@ -275,4 +275,4 @@ def test_attention_is_not_kept_from_block_to_block():
         pytest.skip("jax is not installed")
     for line in run_fresh(MEMORY, KERAS_BACKEND="jax").splitlines():
         name, matrices = line.split()
-        assert float(matrices) < 0.5, f"{name}: two more blocks keep {matrices} attention matrices more"
+        assert float(matrices) < 0.25, f"{name}: two more blocks keep {matrices} attention matrices more"

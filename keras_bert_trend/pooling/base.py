@@ -111,8 +111,7 @@ class Pooling(keras.layers.Layer):
                 f"{type(self).__name__}.compute reads {error.args[0]!r}, which the encoder computes for poolings only "
                 "whose `requires` names it: add it there."
             ) from None
-        states = outputs["encoder_outputs"]
-        promised = self.output_dim(states[-1].shape[-1], len(states))
+        promised = self._width(outputs)
         if pooled.shape[-1] not in (promised, None):
             raise ValueError(
                 f"{type(self).__name__}.compute returned {pooled.shape[-1]} dimensions, where its output_dim says "
@@ -120,10 +119,13 @@ class Pooling(keras.layers.Layer):
             )
         return pooled
 
+    def _width(self, outputs) -> int:
+        return self.output_dim(outputs["sequence_output"].shape[-1], len(outputs["encoder_outputs"]))
+
     def compute_output_spec(self, outputs, input_mask, input_word_ids=None):
         """Return the result as a symbolic tensor, without tracing."""
         sequence = outputs["sequence_output"]
-        width = self.output_dim(sequence.shape[-1], len(outputs["encoder_outputs"]))
+        width = self._width(outputs)
         shape = (sequence.shape[0], width)
         if getattr(self, "level", "sentence") == "token":
             shape = (*sequence.shape[:2], width)

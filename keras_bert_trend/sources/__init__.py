@@ -45,14 +45,14 @@ def load_source(handle: str | os.PathLike) -> Source:
     path = resolve_handle(path)
     read = _find_reader(path)
     if read is None:
-        found = "does not exist"
+        found, advice = "does not exist", HANDLE_FORMS
         if os.path.isdir(path):
             found = "is a folder with neither saved_model.pb nor config.json nor bert_config.json"
         elif os.path.exists(path):
             found = "is a file: give the folder that the model lies in"
         elif HUB_NAME.fullmatch(path):
-            raise ValueError(f"`handle` {path!r} does not exist. {HANDLE_FORMS} {NO_HUB_NAMES}")
-        raise ValueError(f"`handle` {path!r} {found}. {HANDLE_FORMS}")
+            advice = f"{HANDLE_FORMS} {NO_HUB_NAMES}"
+        raise ValueError(f"`handle` {path!r} {found}. {advice}")
     with reading(path):
         return read(path)
 
