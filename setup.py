@@ -24,7 +24,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["keras_bert_trend", "keras_bert_trend.*"]),
-    package_data={"keras_bert_trend": ["py.typed", "*.html"]},
+    package_data={"keras_bert_trend": ["py.typed", "inspection/*.html"]},
     entry_points={"console_scripts": ["keras-bert-trend=keras_bert_trend.cli:main"]},
     python_requires=">=3.10",
     install_requires=[

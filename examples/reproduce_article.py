@@ -27,7 +27,7 @@ import keras
 import numpy as np
 
 from keras_bert_trend import BertTrend, TrendPooling, explain, similarity
-from keras_bert_trend.token_kinds import PUNCTUATION, SPECIAL
+from keras_bert_trend.preprocessing.vocabulary import PUNCTUATION, SPECIAL
 
 TEXTS = ["I want an apple.", "I want an orange.", "I want an adventure."]
 PAIRS = [("apple", "orange"), ("apple", "adventure"), ("orange", "adventure")]

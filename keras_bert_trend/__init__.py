@@ -21,19 +21,20 @@ def _is_the_command() -> bool:
 
 
 if not _is_the_command():
-    from keras_bert_trend.attention import (
+    from keras_bert_trend.embedding.embed import embed, embed_stream, similarity
+    from keras_bert_trend.encoder import BertConfig, BertEncoder
+    from keras_bert_trend.evaluation.comparison import PoolingComparison, compare_poolings
+    from keras_bert_trend.inspection.attention_map import (
         AttentionMap,
         attention,
         attention_html,
         plot_attention,
         plot_attention_overview,
     )
-    from keras_bert_trend.compare import PoolingComparison, compare_poolings
-    from keras_bert_trend.embed import embed, embed_stream, similarity
-    from keras_bert_trend.encoder import BertConfig, BertEncoder
-    from keras_bert_trend.explain import Explanation, explain
+    from keras_bert_trend.inspection.explanation import Explanation, explain
+    from keras_bert_trend.inspection.layer_walk import LayerWalk, layer_walk
+    from keras_bert_trend.inspection.word_vectors import word_vectors
     from keras_bert_trend.layer import BertTrend
-    from keras_bert_trend.layer_walk import LayerWalk, layer_walk
     from keras_bert_trend.optimizers import FusedAdamW, WarmupLinearDecay
     from keras_bert_trend.pooling import (
         POOLING_NAMES,
@@ -53,7 +54,6 @@ if not _is_the_command():
     )
     from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
     from keras_bert_trend.sources import UnsupportedArchitectureError
-    from keras_bert_trend.words import word_vectors
 
 __all__ = [
     "POOLING_NAMES",

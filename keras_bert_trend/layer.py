@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_bert_trend.encoder import INPUT_NAMES, BertEncoder
-from keras_bert_trend.encoder.token_rows import can_skip_padding, resized
+from keras_bert_trend.encoder.rows import can_skip_padding, resized
 from keras_bert_trend.pooling import Pooling, TrendPooling, encoder_arguments, get_pooling
 from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
 from keras_bert_trend.preprocessing.preprocessor import to_string_tensors

@@ -18,13 +18,13 @@ from keras_bert_trend import (
     compare_poolings,
     embed,
 )
-from keras_bert_trend.cross_validation import BASELINE, corrected_resampled_t_test, make_splits
+from keras_bert_trend.evaluation.cross_validation import BASELINE, corrected_resampled_t_test, make_splits
 from tests.common import V4
 from tests.test_explain import draw, visible_text
 
 pytest.importorskip("sklearn")
 
-COMPARE = sys.modules["keras_bert_trend.compare"]
+COMPARE = sys.modules["keras_bert_trend.evaluation.comparison"]
 SUBJECTS = ["bank", "river", "model", "token"]
 RIVER = [f"the {a} of the {b} {n}" for n, a in enumerate(SUBJECTS) for b in SUBJECTS]  # 16
 HELLO = [f"hello ! is {a} good or great {b} {n} ?" for n, a in enumerate(SUBJECTS) for b in SUBJECTS[1:]]  # 12
@@ -216,7 +216,7 @@ def test_holders_of_texts_and_labels(layer, tmp_path):
 
 
 def test_a_fit_that_does_not_converge_is_a_note_not_a_warning(layer, monkeypatch):
-    module = sys.modules["keras_bert_trend.cross_validation"]
+    module = sys.modules["keras_bert_trend.evaluation.cross_validation"]
     monkeypatch.setattr(module, "MAX_ITERATIONS", 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

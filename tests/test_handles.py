@@ -23,7 +23,7 @@ import tensorflow as tf
 import tensorflow_hub
 
 from keras_bert_trend.sources import handles, load_source
-from keras_bert_trend.sources.handles import resolve_handle
+from keras_bert_trend.sources.download import resolve_handle
 from tests.common import V4
 
 EVIL = "/tmp/keras_bert_trend_evil"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_bert_trend import BertPreprocessor, BertTrend, LayerWalk, layer_walk, word_vectors
-from keras_bert_trend.tokenized import Word
+from keras_bert_trend.inspection.batch import Word
 from tests.common import SENTENCES, V4, to_numpy
 from tests.test_attention import inside
 from tests.test_explain import visible_text

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from keras_bert_trend import BertPreprocessor, Vocabulary
 from keras_bert_trend.preprocessing.packing import round_robin_lengths
-from keras_bert_trend.token_kinds import CONTINUATION, PUNCTUATION, SPECIAL
+from keras_bert_trend.preprocessing.vocabulary import CONTINUATION, PUNCTUATION, SPECIAL
 from tests.common import FIXTURES, SENTENCES, run_fresh
 
 NAMES = ("input_word_ids", "input_mask", "input_type_ids")

@@ -12,8 +12,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_bert_trend import BertPreprocessor, BertTrend, UnsupportedArchitectureError
 from keras_bert_trend.preprocessing import SentencePieceVocabulary
+from keras_bert_trend.preprocessing.vocabulary import CONTINUATION, PUNCTUATION, SPECIAL
 from keras_bert_trend.sources import load_text_source
-from keras_bert_trend.token_kinds import CONTINUATION, PUNCTUATION, SPECIAL
 from tests.common import FIXTURES, V4, fixture_folder, run_fresh
 
 SPIECE = FIXTURES / "sentencepiece" / "spiece.model"

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     refuse_existing(arguments)
     rows = read_labelled(open_labelled(arguments))
     import_tensorflow(arguments.debug)
-    from keras_bert_trend.compare import compare_poolings
+    from keras_bert_trend.evaluation.comparison import compare_poolings
 
     chosen = {} if arguments.pooling is None else {"poolings": arguments.pooling}
     comparison = compare_poolings(

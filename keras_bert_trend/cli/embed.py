@@ -105,7 +105,7 @@ def _embed(arguments: argparse.Namespace, source: Input, suffix: str, folder: st
     from keras_bert_trend.cli.models import load_layer
     from keras_bert_trend.cli.partial import PartialVectors
     from keras_bert_trend.cli.vector_files import SUFFIXES, quantize_file, write_vectors
-    from keras_bert_trend.embed import embed
+    from keras_bert_trend.embedding.embed import embed
 
     layer = load_layer(arguments)
     options = {
@@ -141,7 +141,7 @@ def _embed(arguments: argparse.Namespace, source: Input, suffix: str, folder: st
 
 def _compute(arguments, source: Input, layer, options: dict[str, Any], partial) -> None:
     """Embed the texts that `partial` does not have yet, and add them."""
-    from keras_bert_trend.embed import embed_stream
+    from keras_bert_trend.embedding.embed import embed_stream
 
     rows = source.rows()
     partial.skip(rows)

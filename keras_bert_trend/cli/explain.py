@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     suffix = output_suffix(arguments.output, _SUFFIXES)
     refuse_existing(arguments)
     import_tensorflow(arguments.debug)
-    from keras_bert_trend.explain import explain
+    from keras_bert_trend.inspection.explanation import explain
 
     chosen = {name: getattr(arguments, name) for name in ("reading", "unit", "measure")}
     explanation = explain(arguments.text, load_layer(arguments), **chosen)

@@ -6,10 +6,10 @@ import argparse
 import os
 import sys
 
+from keras_bert_trend._utils import complete_or_nothing
 from keras_bert_trend.cli.models import keras_file, load_layer
 from keras_bert_trend.cli.options import add_text_source_options, positive, refuse_existing
 from keras_bert_trend.cli.start import import_tensorflow
-from keras_bert_trend.files import complete_or_nothing
 
 HELP = "any BERT to a local folder for TF Hub"
 DESCRIPTION = """\

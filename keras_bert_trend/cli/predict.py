@@ -10,11 +10,11 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
+from keras_bert_trend._utils import complete_or_nothing
 from keras_bert_trend.cli.models import KERAS_FILE, SAVED_MODEL, load_keras_model, read_labels
 from keras_bert_trend.cli.options import UsageError, output_suffix, positive, refuse_existing
 from keras_bert_trend.cli.reading import FORMATS_NOTE, add_format_options, in_chunks, open_texts
 from keras_bert_trend.cli.start import import_tensorflow
-from keras_bert_trend.files import complete_or_nothing
 
 HELP = "texts to classes, by what `train` wrote"
 DESCRIPTION = f"""\

@@ -7,6 +7,7 @@ import json
 import os
 from typing import Any
 
+from keras_bert_trend._utils import complete_or_nothing
 from keras_bert_trend.cli.models import CONFUSION_FILE, KERAS_FILE, LABELS_FILE, METRICS_FILE, SAVED_MODEL
 from keras_bert_trend.cli.options import (
     POOLINGS,
@@ -18,7 +19,6 @@ from keras_bert_trend.cli.options import (
 )
 from keras_bert_trend.cli.reading import Input, add_labelled_options, open_labelled, read_labelled
 from keras_bert_trend.cli.start import import_tensorflow
-from keras_bert_trend.files import complete_or_nothing
 
 HELP = "labelled texts to a classifier"
 DESCRIPTION = f"""\

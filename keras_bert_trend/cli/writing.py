@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from keras_bert_trend._utils import complete_or_nothing
 from keras_bert_trend.cli.options import PICTURES
-from keras_bert_trend.files import complete_or_nothing
 
 
 def write_shown(result: Any, arguments: argparse.Namespace, suffix: str, as_text: Callable[[Any, str], str]) -> None:

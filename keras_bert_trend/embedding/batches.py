@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_bert_trend.encoder.token_rows import WHOLE_VECTORS
+from keras_bert_trend.encoder.rows import WHOLE_VECTORS
 
 _FULL_BATCH_LENGTH = 128  # longer texts come fewer to a batch
 

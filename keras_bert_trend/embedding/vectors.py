@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from keras_bert_trend.arguments import check_count
+from keras_bert_trend._utils import check_count
 
 PRECISIONS = ("float32", "float16", "int8", "binary")
 

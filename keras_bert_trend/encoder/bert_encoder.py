@@ -10,13 +10,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bert_trend.encoder.backend_ops import dense, is_concrete
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.encoder.embeddings import BertEmbeddings
 from keras_bert_trend.encoder.initial_values import checked_array, starting_at, weights_from
-from keras_bert_trend.encoder.token_rows import RealTokens
+from keras_bert_trend.encoder.ops import dense, is_concrete, wide_dtype
+from keras_bert_trend.encoder.rows import RealTokens
 from keras_bert_trend.encoder.transformer_block import TransformerBlock
-from keras_bert_trend.numerics import wide_dtype
 
 INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 
@@ -393,7 +392,7 @@ class BertEncoder(keras.layers.Layer):
         Raises:
             FileExistsError: `path` exists.
         """
-        from keras_bert_trend.hub_export import write_text_encoder
+        from keras_bert_trend.export.tf_hub import write_text_encoder
 
         vocabulary, lower_case = (
             (None, None) if preprocessor is None else (preprocessor.vocabulary, preprocessor.lower_case)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_bert_trend.encoder.backend_ops import dense, layer_norm
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.encoder.initial_values import starting_at
+from keras_bert_trend.encoder.ops import dense, layer_norm
 
 
 class BertEmbeddings(keras.layers.Layer):

@@ -6,11 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bert_trend.encoder.backend_ops import activation, dense, layer_norm
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.encoder.initial_values import starting_at
-from keras_bert_trend.encoder.token_rows import AllPositions, in_whole_vectors
-from keras_bert_trend.numerics import wide_dtype
+from keras_bert_trend.encoder.ops import activation, dense, layer_norm, wide_dtype
+from keras_bert_trend.encoder.rows import AllPositions, in_whole_vectors
 
 
 class _DrawnSeed(keras.random.SeedGenerator):

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_bert_trend.pooling.base import Pooling, encoder_arguments, hidden_states, masked_mean
-from keras_bert_trend.pooling.layers import FirstLastMean, LastFourConcat, LastFourSum, LayerPooling, SecondToLast
-from keras_bert_trend.pooling.tokens import (
+from keras_bert_trend.pooling.concat import ConcatPooling
+from keras_bert_trend.pooling.last_layer import (
     ClsPooling,
-    ConcatPooling,
     MaxPooling,
     MeanPooling,
     MeanStdPooling,
     PoolerPooling,
 )
+from keras_bert_trend.pooling.layer_mix import FirstLastMean, LastFourConcat, LastFourSum, LayerPooling, SecondToLast
 from keras_bert_trend.pooling.trend import TrendPooling
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_bert_trend.numerics import wide_dtype
+from keras_bert_trend.encoder.ops import wide_dtype
 
 _ON_REQUEST = ("attention_scores", "attention_received")
 

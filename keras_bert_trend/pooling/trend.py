@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bert_trend.numerics import wide_dtype
+from keras_bert_trend.encoder.ops import wide_dtype
 from keras_bert_trend.pooling.base import Pooling
-from keras_bert_trend.token_kinds import CONTINUATION, PUNCTUATION, SPECIAL
+from keras_bert_trend.preprocessing.vocabulary import CONTINUATION, PUNCTUATION, SPECIAL
 
 READINGS = ("published", "layers", "all")
 MEASURES = ("log_ratio", "asinh", "difference")

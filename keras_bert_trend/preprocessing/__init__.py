@@ -1,7 +1,6 @@
 """The preprocessing room: text to ids; knows nothing of encoders and poolings."""
 
 from keras_bert_trend.preprocessing.preprocessor import BertPreprocessor
-from keras_bert_trend.preprocessing.sentencepiece import SentencePieceVocabulary, as_vocabulary
-from keras_bert_trend.preprocessing.vocabulary import Vocabulary
+from keras_bert_trend.preprocessing.vocabulary import SentencePieceVocabulary, Vocabulary, as_vocabulary
 
 __all__ = ["BertPreprocessor", "SentencePieceVocabulary", "Vocabulary", "as_vocabulary"]

@@ -9,8 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bert_trend.preprocessing.sentencepiece import as_vocabulary
-from keras_bert_trend.preprocessing.vocabulary import Vocabulary
+from keras_bert_trend.preprocessing.vocabulary import Vocabulary, as_vocabulary
 
 _AUTO_LENGTH = 128
 
@@ -256,7 +255,7 @@ class BertPreprocessor(keras.layers.Layer):
         Raises:
             FileExistsError: `path` exists.
         """
-        from keras_bert_trend.hub_export import write_text_preprocessing
+        from keras_bert_trend.export.tf_hub import write_text_preprocessing
 
         length = sequence_length or self.sequence_length or _AUTO_LENGTH
         write_text_preprocessing(os.fspath(path), self, length, overwrite)

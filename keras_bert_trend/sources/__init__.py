@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from keras_bert_trend.sources.handles import ARCHIVE_SUFFIXES, HANDLE_FORMS, HUB_NAME, NO_HUB_NAMES, resolve_handle
+from keras_bert_trend.sources.download import ARCHIVE_SUFFIXES, HANDLE_FORMS, HUB_NAME, NO_HUB_NAMES, resolve_handle
 from keras_bert_trend.sources.source import (
     LazyWeights,
     Source,
@@ -72,9 +72,9 @@ def load_text_source(handle: str | os.PathLike) -> TextSource:
         return TextSource(vocabulary=read_bytes(path) if is_sentencepiece else read_vocabulary_file(path), origin=path)
     path = path if path == "minilm" else resolve_handle(path)
     if os.path.isfile(os.path.join(path, "saved_model.pb")):
-        from keras_bert_trend.sources.saved_model import SavedModelFiles
-        from keras_bert_trend.sources.tf_hub import read_tf_hub_text
-        from keras_bert_trend.sources.tf_hub_preprocessing import is_preprocessing, read_tf_hub_preprocessing
+        from keras_bert_trend.sources.saved_model.encoder import read_tf_hub_text
+        from keras_bert_trend.sources.saved_model.files import SavedModelFiles
+        from keras_bert_trend.sources.saved_model.preprocessing import is_preprocessing, read_tf_hub_preprocessing
 
         with reading(path):
             files = SavedModelFiles(path)
@@ -91,7 +91,7 @@ def _check_handle(handle) -> str:
 def _find_reader(path: str) -> Callable[[str], Source] | None:
     """Tell by its files what a folder holds; readers are imported where they are needed."""
     if os.path.isfile(os.path.join(path, "saved_model.pb")):
-        from keras_bert_trend.sources.tf_hub import read_tf_hub_model
+        from keras_bert_trend.sources.saved_model.encoder import read_tf_hub_model
 
         return read_tf_hub_model
     if os.path.isfile(f"{path}.index") or os.path.isfile(os.path.join(path, "bert_config.json")):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 
-from keras_bert_trend.sources.json_config import bert_config, read_json
+from keras_bert_trend.sources.hugging_face import bert_config, read_json
+from keras_bert_trend.sources.saved_model.files import TfCheckpoint
 from keras_bert_trend.sources.source import (
     LazyWeights,
     Source,
     UnsupportedArchitectureError,
     read_vocabulary_file,
 )
-from keras_bert_trend.sources.tf_checkpoint import TfCheckpoint
 
 CONFIG_FILE = "bert_config.json"
 

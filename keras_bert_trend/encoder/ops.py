@@ -1,0 +1,144 @@
+"""The few ops whose form depends on the backend, each beside its portable equal.
+
+TensorFlow's graph rewriter fuses operations only in certain forms: `tf.nn.bias_add` after a product of matrices,
+`tf.nn.gelu` as a whole right after it, the sum with the residual right after it, and a LayerNorm written as a batch
+normalisation. `keras.ops` reaches the same numbers everywhere else. A test holds the forms side by side, so nothing but
+speed may differ, and another looks for the fused operations.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+
+import keras
+from keras import ops
+
+_ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+if _ON_TENSORFLOW:
+    import tensorflow as tf
+
+
+def wide_dtype(tensor) -> str:
+    """Return the dtype for sums, softmax, logarithms and norms over `tensor`: float64 stays, the rest is float32."""
+    return "float64" if keras.backend.standardize_dtype(tensor.dtype) == "float64" else "float32"
+
+
+def portable_dense(rows, kernel, bias):
+    """`rows @ kernel + bias` in `keras.ops`: `(n, in)` → `(n, out)`."""
+    return ops.add(ops.matmul(rows, kernel), bias)
+
+
+def dense(rows, kernel, bias):
+    """`rows @ kernel + bias`: `(n, in)` → `(n, out)`, in `rows`' dtype.
+
+    Of matrices only: against a tensor of rank 3 `tf.matmul` becomes a batched product, which is never fused.
+    """
+    # Under mixed precision Keras casts variables itself; not where a block is computed again for the backward pass.
+    kernel, bias = ops.cast(kernel, rows.dtype), ops.cast(bias, rows.dtype)
+    if not _ON_TENSORFLOW:
+        return portable_dense(rows, kernel, bias)
+    return tf.nn.bias_add(tf.matmul(rows, kernel), bias)
+
+
+def activation(x, name: str):
+    """Apply `BertConfig.hidden_act` element by element.
+
+    `"gelu"` is `x · Φ(x)`, `"gelu_tanh"` its tanh approximation (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+    """
+    if name == "relu":
+        return ops.relu(x)
+    if _ON_TENSORFLOW:  # the form that is fused with the product before it
+        return tf.nn.gelu(x, approximate=name == "gelu_tanh")
+    return ops.gelu(x, approximate=name == "gelu_tanh")
+
+
+def layer_norm(x, gamma, beta, epsilon: float, training=None):
+    """Normalise the last axis of `x`, in float32 or wider, and return `x`'s dtype (Ba et al. 2016, arXiv:1607.06450).
+
+    Two passes (mean first, then the squares of what is left), so that a large common offset does not cancel.
+    """
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    x = ops.cast(x, wide_dtype(x))
+    normalise = _normalise_fused if _may_fuse_layer_norm(x, training) else _normalise
+    return ops.cast(normalise(x, epsilon) * gamma + beta, dtype)
+
+
+def _normalise(x, epsilon: float):
+    centred = x - _mean_of_rows(x)
+    variance = _mean_of_rows(ops.square(centred))
+    return centred * _rsqrt_of_rows(variance + epsilon)
+
+
+def _mean_of_rows(x):
+    """Mean over the last axis, `(..., 1)`, in `x`'s own dtype."""
+    if _ON_TENSORFLOW:
+        return ops.mean(x, axis=-1, keepdims=True)
+    # Under JAX `keras.ops.mean` computes float64 in float32 (Keras 3.15); its sum does not.
+    return ops.sum(x, axis=-1, keepdims=True) / x.shape[-1]
+
+
+def _may_fuse_layer_norm(x, training) -> bool:
+    """Whether TensorFlow's rewriter will make one operation of `_normalise_fused` and what follows: oneDNN's, on a CPU.
+
+    Anywhere else, eagerly and in training that form is the slower one; where all sizes are known too, for then the
+    rewriter puts constants where it looks for the operations that make them.
+    """
+    if not _ON_TENSORFLOW or not (training is None or training is False):
+        return False
+    sizes_are_open = not tf.executing_eagerly() and not x.shape.is_fully_defined()
+    return sizes_are_open and x.dtype == tf.float32 and _runs_on_onednn()
+
+
+@functools.cache
+def _runs_on_onednn() -> bool:
+    only_cpus = {device.device_type for device in tf.config.list_physical_devices()} == {"CPU"}
+    switched_off = os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0"
+    return only_cpus and platform.machine() in ("x86_64", "AMD64") and not switched_off
+
+
+def _normalise_fused(x, epsilon: float):
+    """Normalise as a batch normalisation of one image whose channels are the rows, as tf.keras's LayerNormalization."""
+    width = x.shape[-1]
+    rows = tf.size(x) // width
+    image = tf.reshape(x, (1, rows, width, 1))
+    # The raw operation, for `tf.nn`'s raises the epsilon to 1e-5.
+    image = tf.raw_ops.FusedBatchNormV3(
+        x=image,
+        scale=tf.ones((rows,)),
+        offset=tf.zeros((rows,)),
+        mean=tf.zeros((0,)),
+        variance=tf.zeros((0,)),
+        epsilon=epsilon,
+        data_format="NCHW",
+        is_training=True,
+    ).y
+    return tf.reshape(image, tf.shape(x))
+
+
+def _rsqrt_of_rows(x):
+    """`1 / √x` for `(..., 1)`, to the same bit whichever and how many the other rows are.
+
+    TensorFlow's CPU kernels compute whole vectors of 4 to 16 numbers in one way and the few that are left over at the
+    end in another, which differs in the last bit. With sixteen numbers a row nothing is left over. All other operations
+    of the encoder are the same for every row already, so this is what makes an embedding independent of its batch.
+    """
+    if not _ON_TENSORFLOW:
+        return ops.rsqrt(x)
+    return ops.rsqrt(ops.broadcast_to(x, (*ops.shape(x)[:-1], 16)))[..., :1]
+
+
+def is_concrete(tensor) -> bool:
+    """Whether `tensor` holds values that Python can look at now (eager), not a symbol of a graph being traced."""
+    if isinstance(tensor, keras.KerasTensor):
+        return False
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return tf.executing_eagerly() and not tf.is_symbolic_tensor(tensor)
+    if backend == "jax":
+        import jax
+
+        return not isinstance(tensor, jax.core.Tracer)
+    return getattr(tensor, "device", None) is None or str(tensor.device) != "meta"

@@ -1,0 +1,1 @@
+"""The evaluation room: which pooling suits a problem."""

@@ -1,0 +1,1 @@
+"""The export room: models written out for other programs."""

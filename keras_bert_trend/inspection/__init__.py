@@ -1,0 +1,1 @@
+"""The inspection room: what people look at, texts in."""

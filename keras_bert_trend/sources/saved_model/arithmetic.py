@@ -1,0 +1,324 @@
+"""Compute values of a dataflow with NumPy: a few dozen pure operations, on arrays that are bounded in size.
+
+This is how the reader checks what it has read: a SavedModel's functions are never run by TensorFlow, and an operation
+that is not in the table below is not computed at all. Constants are float32, as they are in the graph; what is computed
+with them has the type of the given values, float32 or float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from keras_bert_trend.sources.saved_model.dataflow import Dataflow, Key, Node
+
+_MAX_ELEMENTS = 2**27  # of one value: ALBERT-xxlarge has kernels of 2²⁶, which some exporters reshape
+_MAX_WORK = 2**32  # elements of all values together
+
+
+class CannotComputeError(Exception):
+    """A value depends on an operation, an input or a size that is not computed here; the message says which."""
+
+
+def compute(
+    graph: Dataflow, keys: Iterable[Key], given: Mapping[Key, np.ndarray], *, keep_shapes: bool = False
+) -> list[np.ndarray]:
+    """Compute values from given ones.
+
+    Args:
+        graph: the dataflow.
+        keys: the values wanted.
+        given: values that are known, in float32, float64, int64 or bool; what they are made of is not looked at.
+        keep_shapes: let operations that only give a value another shape pass it on as it is.
+
+    Returns:
+        The arrays, in the order of `keys`.
+
+    Raises:
+        CannotComputeError: something on the way is not given and not computed here.
+    """
+    keys = list(keys)
+
+    def sources(node: Node) -> list[Key]:
+        return node.inputs[:1] if keep_shapes and node.op in RESHAPES else node.inputs
+
+    order, uses = _order(graph, keys, given, sources)
+    values: dict[Key, np.ndarray] = {}
+    work = 0
+
+    def value(key: Key) -> np.ndarray:
+        return given[key] if key in given else values[key]
+
+    for key in order:
+        node = graph.nodes[key]
+        inputs = [value(source) for source in sources(node)]
+        try:
+            with np.errstate(all="ignore"):
+                passed_on = keep_shapes and node.op in RESHAPES
+                result = inputs[0] if passed_on else np.asarray(_OPERATIONS[node.op](node, *inputs))
+        except CannotComputeError:
+            raise
+        except Exception as error:  # NumPy's own, where shapes or types do not fit
+            raise CannotComputeError(f"{node.op} of {[x.shape for x in inputs]}: {error}") from error
+        work += result.size
+        if result.size > _MAX_ELEMENTS or work > _MAX_WORK:
+            raise CannotComputeError(f"{node.op} gives {result.shape}, which is too large")
+        values[key] = result
+        for source in sources(node):  # kernels are large: none is kept longer than it is needed
+            uses[source] -= 1
+            if not uses[source]:
+                values.pop(source, None)
+    return [value(key) for key in keys]
+
+
+def _order(graph, keys, given, sources) -> tuple[list[Key], dict[Key, int]]:
+    """Return what has to be computed, sources first, and how often each value is used."""
+    order: list[Key] = []
+    uses = dict.fromkeys(keys, 1)
+    done: set[Key] = set()
+    pending = [(key, False) for key in keys]
+    while pending:
+        key, ready = pending.pop()
+        if key in given or key in done:
+            continue
+        if ready:
+            done.add(key)
+            order.append(key)
+            continue
+        node = graph.nodes.get(key)
+        if node is None:
+            raise CannotComputeError(f"it depends on the {key[0]} {key[1]!r}")
+        if node.op not in _OPERATIONS:
+            raise CannotComputeError(f"{node.op} is not computed")
+        pending.append((key, True))
+        pending += [(source, False) for source in sources(node)]
+    for key in order:
+        for source in sources(graph.nodes[key]):
+            uses[source] = uses.get(source, 0) + 1
+    return order, uses
+
+
+def _element_wise(function: Callable) -> Callable:
+    def apply(node, *inputs):
+        _check_size(math.prod(np.broadcast_shapes(*(x.shape for x in inputs))))
+        return function(*inputs)
+
+    return apply
+
+
+def _check_size(count: int) -> None:
+    """Refuse a result before memory is taken for it."""
+    if count > _MAX_ELEMENTS:
+        raise CannotComputeError(f"a value of {count} elements is too large")
+
+
+def _constant(node):
+    value = node.array(_MAX_ELEMENTS)
+    if value is None:
+        raise CannotComputeError("a constant is too large, or no number")
+    return _standardized(value)
+
+
+def _standardized(array: np.ndarray) -> np.ndarray:
+    kind = array.dtype.kind
+    return array.astype({"f": np.float32, "i": np.int64, "u": np.int64, "b": np.bool_}.get(kind, array.dtype))
+
+
+def _cast(node, x):
+    name = node.dtype("DstT")
+    if name == "bool":
+        return x.astype(bool)
+    if "int" in name:
+        return (np.trunc(x) if x.dtype.kind == "f" else x).astype(np.int64)
+    return x if x.dtype.kind == "f" else x.astype(np.float32)
+
+
+def _einsum(node, *inputs):
+    return np.einsum(node.text("equation"), *inputs, optimize=len(inputs) == 2)
+
+
+def _matmul(first: str, second: str) -> Callable:
+    def apply(node, x, y):
+        x = np.swapaxes(x, -1, -2) if node.flag(first) else x
+        y = np.swapaxes(y, -1, -2) if node.flag(second) else y
+        return np.matmul(x, y)
+
+    return apply
+
+
+def _reduce(function: Callable) -> Callable:
+    def apply(node, x, axes):
+        return function(x, axis=tuple(int(axis) for axis in axes.ravel()), keepdims=node.flag("keep_dims"))
+
+    return apply
+
+
+def _strided_slice(node, x, begin, end, strides):
+    index: list = []
+    for i in range(len(strides)):
+        bit = 1 << i
+        if node.integer("ellipsis_mask") & bit:
+            index.append(Ellipsis)
+        elif node.integer("new_axis_mask") & bit:
+            index.append(np.newaxis)
+        elif node.integer("shrink_axis_mask") & bit:
+            index.append(int(begin[i]))
+        else:
+            start = None if node.integer("begin_mask") & bit else int(begin[i])
+            stop = None if node.integer("end_mask") & bit else int(end[i])
+            index.append(slice(start, stop, int(strides[i])))
+    return x[tuple(index)]
+
+
+def _slice(node, x, begin, size):
+    stops = [None if n < 0 else int(b + n) for b, n in zip(begin, size, strict=True)]
+    return x[tuple(slice(int(b), stop) for b, stop in zip(begin, stops, strict=True))]
+
+
+def _gather(node, table, ids, axis=0):
+    if node.integer("batch_dims"):
+        raise CannotComputeError("a gather with batch dimensions is not computed")
+    if ids.size and (ids.min() < 0 or ids.max() >= table.shape[int(axis)]):
+        raise CannotComputeError("a gather reaches outside its table")
+    if int(axis) == 0:
+        return table[ids]  # `np.take` would copy a table that is no contiguous block
+    return np.take(table, ids, axis=int(axis))
+
+
+def _one_hot(node, ids, depth, on, off):
+    _check_size(ids.size * int(depth))
+    if node.integer("axis", default=-1) != -1:
+        raise CannotComputeError("a one-hot along another axis than the last is not computed")
+    return np.where(ids[..., None] == np.arange(int(depth)), on, off)
+
+
+def _squeeze(node, x):
+    axes = tuple(node.integers("squeeze_dims"))
+    return np.squeeze(x, axis=axes or None)
+
+
+def _fill(node, shape, value):
+    _check_size(math.prod(int(n) for n in shape))
+    return np.full([int(n) for n in shape], value)
+
+
+def _broadcast_to(node, x, shape):
+    _check_size(math.prod(int(n) for n in shape))
+    return np.broadcast_to(x, [int(n) for n in shape])
+
+
+def _tile(node, x, counts):
+    _check_size(x.size * math.prod(int(n) for n in counts))
+    return np.tile(x, [int(n) for n in counts])
+
+
+def _range(node, start, stop, step):
+    _check_size(math.ceil(abs((stop - start) / step)) if step else _MAX_ELEMENTS + 1)
+    return np.arange(start, stop, step)
+
+
+def _softmax(node, x):
+    x = np.exp(x - x.max(axis=-1, keepdims=True))
+    return x / x.sum(axis=-1, keepdims=True)
+
+
+def erf(x: np.ndarray) -> np.ndarray:
+    """Return the error function, element by element."""
+    return np.vectorize(math.erf, otypes=[float])(x).astype(x.dtype)
+
+
+def _split(node, axis, x):
+    return np.split(x, node.integer("num_split"), axis=int(axis))[node.port]
+
+
+def _unpack(node, x):
+    return np.take(x, node.port, axis=node.integer("axis"))
+
+
+# Operations whose result holds the values of their first input in the same order.
+RESHAPES: dict[str, Callable] = {
+    "Reshape": lambda node, x, shape: np.reshape(x, [int(n) for n in shape]),
+    "ExpandDims": lambda node, x, axis: np.expand_dims(x, int(axis.reshape(()))),
+    "Squeeze": _squeeze,
+    "StopGradient": lambda node, x: x,
+    "CheckNumerics": lambda node, x: x,
+    "EnsureShape": lambda node, x: x,
+}
+
+_OPERATIONS: dict[str, Callable] = {
+    **RESHAPES,
+    "Const": _constant,
+    "Cast": _cast,
+    "BroadcastTo": _broadcast_to,
+    "Transpose": lambda node, x, order: np.transpose(x, [int(n) for n in order]),
+    **{
+        name: _element_wise(function)
+        for name, function in {
+            "Add": np.add,
+            "AddV2": np.add,
+            "AddN": lambda *inputs: sum(inputs[1:], inputs[0]),
+            "BiasAdd": np.add,
+            "Sub": np.subtract,
+            "Mul": np.multiply,
+            "RealDiv": np.divide,
+            "Div": np.divide,
+            "FloorDiv": np.floor_divide,
+            "Pow": np.power,
+            "Square": np.square,
+            "SquaredDifference": lambda x, y: np.square(x - y),
+            "Neg": np.negative,
+            "Exp": np.exp,
+            "Sqrt": np.sqrt,
+            "Rsqrt": lambda x: 1 / np.sqrt(x),
+            "Reciprocal": lambda x: 1 / x,
+            "Tanh": np.tanh,
+            "Erf": erf,
+            "Erfc": lambda x: 1 - erf(x),
+            "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+            "Relu": lambda x: np.maximum(x, 0),
+            "Maximum": np.maximum,
+            "Minimum": np.minimum,
+            "Equal": np.equal,
+            "NotEqual": np.not_equal,
+            "Less": np.less,
+            "Greater": np.greater,
+            "GreaterEqual": np.greater_equal,
+            "LessEqual": np.less_equal,
+            "LogicalNot": np.logical_not,
+            "LogicalAnd": np.logical_and,
+            "Select": np.where,
+            "SelectV2": np.where,
+            "ZerosLike": np.zeros_like,
+            "OnesLike": np.ones_like,
+        }.items()
+    },
+    "Mean": _reduce(np.mean),
+    "Sum": _reduce(np.sum),
+    "Prod": _reduce(np.prod),
+    "Max": _reduce(np.max),
+    "Min": _reduce(np.min),
+    "Softmax": _softmax,
+    "Einsum": _einsum,
+    "MatMul": _matmul("transpose_a", "transpose_b"),
+    "BatchMatMul": _matmul("adj_x", "adj_y"),
+    "BatchMatMulV2": _matmul("adj_x", "adj_y"),
+    "BatchMatMulV3": _matmul("adj_x", "adj_y"),
+    "Shape": lambda node, x: np.array(x.shape, np.int64),
+    "Size": lambda node, x: np.int64(x.size),
+    "Rank": lambda node, x: np.int64(x.ndim),
+    "StridedSlice": _strided_slice,
+    "Slice": _slice,
+    "Pack": lambda node, *inputs: np.stack(inputs, axis=node.integer("axis")),
+    "Unpack": _unpack,
+    "Split": _split,
+    "ConcatV2": lambda node, *inputs: np.concatenate(inputs[:-1], axis=int(inputs[-1])),
+    "Gather": _gather,
+    "GatherV2": _gather,
+    "ResourceGather": _gather,
+    "OneHot": _one_hot,
+    "Range": _range,
+    "Fill": _fill,
+    "Tile": _tile,
+}

@@ -1,0 +1,364 @@
+"""Read a BERT encoder out of a TF Hub SavedModel: what each variable is, and every constant, from the graph."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from keras_bert_trend.encoder.config import BertConfig
+from keras_bert_trend.sources.saved_model.dataflow import Dataflow, Key
+from keras_bert_trend.sources.saved_model.files import SavedModelFiles
+from keras_bert_trend.sources.saved_model.patterns import MATMULS, Dense, LayerNorm, MismatchError, Patterns
+from keras_bert_trend.sources.saved_model.verification import Landmarks, find_difference
+from keras_bert_trend.sources.source import (
+    LazyWeights,
+    Source,
+    TextSource,
+    UnsupportedArchitectureError,
+    read_bytes,
+    read_vocabulary_file,
+)
+
+_INPUTS = {"input_word_ids", "input_mask", "input_type_ids"}
+
+# What a word in a variable's name says about an architecture that is not read, for the message only.
+_OTHER_ARCHITECTURES = {
+    "pre_softmax_weight": "talking-heads attention, which mixes the heads around the softmax",
+    "bottleneck": "MobileBERT, with bottlenecks around every block",
+    "gate_0": "a gated feed-forward layer",
+    "relative": "relative positions",
+}
+
+
+def read_tf_hub_model(path: str) -> Source:
+    """Read a TF Hub text encoder: BERT of any year, ALBERT, ELECTRA and whatever else has the same mathematics.
+
+    The graph behind `serving_default` is read from its outputs down to its inputs, and every expression in it has to
+    be the one that stands there in a post-LayerNorm BERT. So each variable's role follows from its place, and the
+    constants (activation, LayerNorm epsilon, mask constant, head count, dropout) from theirs. Names are not trusted:
+    they differ between exporters, and pre-LayerNorm models have the names of post-LayerNorm ones. Nothing is executed.
+
+    Args:
+        path: the SavedModel folder.
+
+    Raises:
+        ValueError: the folder is no readable TF2 SavedModel.
+        UnsupportedArchitectureError: it is one, but it computes something else.
+    """
+    files = SavedModelFiles(path)
+    reader = _EncoderReader(files)
+    return Source(
+        config=reader.config,
+        weights=_weights(files, reader.variables),
+        vocabulary=_vocabulary(files),
+        lower_case=_lower_case(files),
+        origin=path,
+    )
+
+
+def read_tf_hub_text(files: SavedModelFiles) -> TextSource:
+    """Read only how an encoder's texts become ids, whatever its architecture is.
+
+    Raises:
+        ValueError: the vocabulary or the casing is there, but cannot be read.
+    """
+    return TextSource(vocabulary=_vocabulary(files), lower_case=_lower_case(files), origin=files.path)
+
+
+def _weights(files: SavedModelFiles, variables: dict[str, int]) -> LazyWeights:
+    shapes = {role: _flat_shape(role, files.variable_shape(object_id)) for role, object_id in variables.items()}
+
+    def read(roles):
+        import tensorflow as tf
+
+        values = files.read_variables([variables[role] for role in roles])
+        return [tf.reshape(tf.cast(v, tf.float32), shapes[role]) for role, v in zip(roles, values, strict=True)]
+
+    return LazyWeights(shapes, read)
+
+
+def _flat_shape(role: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a weight's shape without an axis for the heads: (in, heads, size), (heads, size) or (heads, size, out)."""
+    if "attention/self/" in role:
+        return (shape[0], math.prod(shape[1:])) if role.endswith("kernel") else (math.prod(shape),)
+    if role.endswith("attention/output/dense/kernel"):
+        return math.prod(shape[:-1]), shape[-1]
+    return shape
+
+
+def _vocabulary(files: SavedModelFiles) -> tuple[str, ...] | bytes | None:
+    """Read the WordPiece tokens, or the SentencePiece model, that lie in `assets/`."""
+    word_pieces, sentence_pieces = files.asset("vocab_file"), files.asset("sp_model_file")
+    if word_pieces is not None:
+        return read_vocabulary_file(word_pieces)
+    return None if sentence_pieces is None else read_bytes(sentence_pieces)
+
+
+def _lower_case(files: SavedModelFiles) -> bool | None:
+    node = files.child("do_lower_case")
+    return None if node not in files.variable_names else bool(files.read_variables([node])[0])
+
+
+class _EncoderReader:
+    """What one SavedModel's graph says about the encoder inside it.
+
+    Attributes:
+        config: the architecture.
+        variables: role (a google-research/bert name without `bert/`) → object id of the variable.
+    """
+
+    def __init__(self, files: SavedModelFiles) -> None:
+        self.files = files
+        self.graph = Dataflow(files, files.function_for_inference())
+        self._patterns = Patterns(self.graph, self._describe)
+        self.variables: dict[str, int] = {}
+        self._constants: dict[str, set] = {"activation": set(), "LayerNorm epsilon": set(), "mask constant": set()}
+        self._arguments: dict[str, str] = {}
+        if not self.graph.variables:
+            raise self._unsupported(
+                "its outputs depend on no variables (preprocessing models are for BertPreprocessor.from_handle)"
+            )
+        try:
+            self.config = self._read()
+        except MismatchError as error:
+            raise self._unsupported(str(error)) from None
+
+    def _read(self) -> BertConfig:
+        pooled_output, key, pooler = self._pooler()
+        blocks: list[dict[str, Key]] = []
+        outputs: list[Key] = []
+        heads: set[tuple[int, int]] = set()
+        while not self._is_embedding_output(key):
+            outputs.insert(0, key)
+            block, size, key = self._block(key)
+            blocks.insert(0, block)
+            heads.add(size)
+        if not blocks:
+            raise MismatchError("a model without transformer blocks is not a BERT")
+        share_layers = len(blocks) > 1 and all(block == blocks[0] for block in blocks)
+        for i, block in enumerate(blocks[:1] if share_layers else blocks):
+            for role, variable in block.items():
+                self._assign(f"encoder/layer_{i}/{role}", variable)
+        self._embeddings(key)
+        for role, variable in pooler.items():
+            self._assign(f"pooler/dense/{role}", variable)
+        left_over = self.graph.variables - set(self.variables.values())
+        if left_over:
+            names = sorted(self.files.variable_names[i] for i in left_over)
+            raise self._unsupported(f"its outputs depend on variables that a BERT has no place for: {names[:6]}")
+        self._check_arguments()
+
+        hidden_dropout, attention_dropout = self._dropout_rates()
+        num_heads, head_size = self._only("head count", heads)
+        word_shape = self._shape("embeddings/word_embeddings")
+        config = BertConfig(
+            vocab_size=word_shape[0],
+            hidden_size=num_heads * head_size,
+            num_layers=len(blocks),
+            num_heads=num_heads,
+            intermediate_size=self._shape("encoder/layer_0/intermediate/dense/kernel")[-1],
+            max_position_embeddings=self._shape("embeddings/position_embeddings")[0],
+            type_vocab_size=self._shape("embeddings/token_type_embeddings")[0],
+            hidden_act=self._only("activation", self._constants["activation"]),
+            layer_norm_epsilon=_shortest(self._only("LayerNorm epsilon", self._constants["LayerNorm epsilon"])),
+            attention_mask_constant=_shortest(self._only("mask constant", self._constants["mask constant"])),
+            hidden_dropout=hidden_dropout,
+            attention_dropout=attention_dropout,
+            pooler="tanh" if pooler else "identity",
+            embedding_size=word_shape[1],
+            share_layers=share_layers,
+        )
+        self._verify(config, Landmarks(key, tuple(outputs), pooled_output))
+        return config
+
+    def _verify(self, config: BertConfig, landmarks: Landmarks) -> None:
+        difference = find_difference(
+            self.graph,
+            landmarks,
+            config,
+            {role: (("variable", i), self.files.variable_shape(i)) for role, i in self.variables.items()},
+            {name: ("argument", argument) for name, argument in self._arguments.items()},
+        )
+        if difference:
+            raise self._unsupported(f"computed on made-up weights, its {difference}")
+
+    def _pooler(self) -> tuple[Key, Key, dict[str, Key]]:
+        """Find `pooled_output`, the last hidden state, and the pooler's weights, if it has any."""
+        for output in self.graph.outputs:
+            try:
+                dense = self._patterns.dense(self._patterns.tanh(output))
+                pooler = {"kernel": dense.kernel, "bias": dense.bias}
+                return output, self._patterns.first_token(dense.source), pooler
+            except MismatchError:
+                continue
+        for output in self.graph.outputs:
+            try:
+                return output, self._patterns.first_token(output), {}
+            except MismatchError:
+                continue
+        raise MismatchError("none of its outputs is a pooled_output, made of the first token's last hidden state")
+
+    def _is_embedding_output(self, key: Key) -> bool:
+        try:
+            norm, _ = self._embedding_norm(key)
+            return bool(self._patterns.lookups(norm.source))
+        except MismatchError:
+            return False
+
+    def _embedding_norm(self, key: Key) -> tuple[LayerNorm, Dense | None]:
+        """Read the embeddings' LayerNorm, and the projection to the hidden size that may follow it."""
+        try:
+            return self._patterns.layer_norm(key), None
+        except MismatchError:
+            projection = self._patterns.dense(key)
+            return self._patterns.layer_norm(projection.source), projection
+
+    def _embeddings(self, key: Key) -> None:
+        norm, projection = self._embedding_norm(key)
+        if projection is not None:
+            self._assign("encoder/embedding_hidden_mapping_in/kernel", projection.kernel)
+            self._assign("encoder/embedding_hidden_mapping_in/bias", projection.bias)
+        self._assign("embeddings/LayerNorm/gamma", norm.gamma)
+        self._assign("embeddings/LayerNorm/beta", norm.beta)
+        self._constants["LayerNorm epsilon"].add(norm.epsilon)
+        tables = self._patterns.lookups(norm.source)
+        looked_up = [(table, argument) for table, argument in tables if argument is not None]
+        if len(tables) != 3 or len(looked_up) != 2:
+            raise MismatchError("the embedding is not the sum of word, position and type embeddings")
+        # Two tables are looked up by inputs: there are more words than types.
+        (words, word_ids), (types, type_ids) = sorted(looked_up, key=lambda pair: -self._sizes(pair[0])[0])
+        positions = next(table for table, argument in tables if argument is None)
+        self._assign("embeddings/word_embeddings", words)
+        self._assign("embeddings/position_embeddings", positions)
+        self._assign("embeddings/token_type_embeddings", types)
+        self._arguments.update(input_word_ids=word_ids, input_type_ids=type_ids)
+
+    def _block(self, key: Key) -> tuple[dict[str, Key], tuple[int, int], Key]:
+        """Read a transformer block from its output; return its weights, (heads, head size) and its input."""
+        output_norm, output, (intermediate, activation), middle = self._residual(key, self._patterns.activation)
+        if intermediate.source != middle:
+            raise MismatchError("a feed-forward layer does not read what it is added to")
+        attention_norm, projected, attention, source = self._residual(middle, self._patterns.attention)
+        for dense in (attention.query, attention.key, attention.value):
+            if dense.source != source:
+                raise MismatchError("queries, keys and values do not all come from what attention is added to")
+        self._constants["activation"].add(activation)
+        self._constants["LayerNorm epsilon"] |= {output_norm.epsilon, attention_norm.epsilon}
+        self._constants["mask constant"].add(attention.mask_constant)
+        if self._arguments.setdefault("input_mask", attention.mask) != attention.mask:
+            raise MismatchError("different blocks have different masks")
+        block = {}
+        for role, dense in {
+            "attention/self/query": attention.query,
+            "attention/self/key": attention.key,
+            "attention/self/value": attention.value,
+            "attention/output/dense": projected,
+            "intermediate/dense": intermediate,
+            "output/dense": output,
+        }.items():
+            block |= {f"{role}/kernel": dense.kernel, f"{role}/bias": dense.bias}
+        for role, norm in {"attention/output/LayerNorm": attention_norm, "output/LayerNorm": output_norm}.items():
+            block |= {f"{role}/gamma": norm.gamma, f"{role}/beta": norm.beta}
+        return block, self._heads(attention), source
+
+    def _residual(self, key: Key, read):
+        """Read `LayerNorm(x + dense(…))`; return the norm, the dense layer, what `read` makes of `…`, and `x`."""
+        norm = self._patterns.layer_norm(key)
+        one, other = self._patterns.sum(norm.source)
+        problem = None
+        for branch, source in ((one, other), (other, one)):  # `x` may be a dense layer's result too
+            try:
+                dense = self._patterns.dense(branch)
+            except MismatchError as error:
+                problem = problem or error
+                continue
+            try:
+                return norm, dense, read(dense.source), self._patterns.plain(source)
+            except MismatchError as error:
+                problem = error
+        raise problem
+
+    def _heads(self, attention) -> tuple[int, int]:
+        """Return head count and size: from the kernel's axes, or in 2019's flat kernels from the scale 1/√size."""
+        shape = self._sizes(attention.query.kernel)
+        size = shape[-1] if len(shape) == 3 else round(attention.scale**-2)
+        if not math.isclose(attention.scale, size**-0.5, rel_tol=1e-5) or math.prod(shape[1:]) % size:
+            raise MismatchError(f"attention is scaled by {attention.scale:.6g}, which is 1/sqrt(head size) for no head")
+        return math.prod(shape[1:]) // size, size
+
+    def _assign(self, role: str, key: Key) -> None:
+        if key[0] != "variable" or key[1] not in self.files.variable_names:
+            raise MismatchError(f"{self._describe(key)} stands where {role!r} is expected, which is a variable")
+        if key[1] in self.variables.values():
+            raise MismatchError(f"{self._describe(key)} is used more than once, also as {role!r}")
+        self.files.check_variable(key[1])
+        self.variables[role] = key[1]
+
+    def _check_arguments(self) -> None:
+        """Where the inputs have TF Hub's names, they must be used as these say."""
+        if set(self._arguments.values()) == _INPUTS and any(k != v for k, v in self._arguments.items()):
+            raise self._unsupported(f"its inputs are used as {self._arguments}")
+        if len(set(self._arguments.values())) != len(_INPUTS):
+            raise self._unsupported(f"it has not three inputs, but uses {self._arguments}")
+
+    def _only(self, what: str, values: set):
+        """Return the one value that all blocks share."""
+        if len(values) != 1:
+            raise self._unsupported(f"its {what} is not the same everywhere: {sorted(values)}")
+        return next(iter(values))
+
+    def _shape(self, role: str) -> tuple[int, ...]:
+        return self._sizes(("variable", self.variables[role]))
+
+    def _sizes(self, key: Key) -> tuple[int, ...]:
+        return self.files.variable_shape(key[1])
+
+    def _describe(self, key: Key) -> str:
+        """Name a value by its operation and the variables closest to it."""
+        if key[0] == "variable":
+            return f"the variable {self.files.variable_names.get(key[1], '?')!r}"
+        if key[0] == "argument":
+            return f"the input {key[1]!r}"
+        near = self.graph.nearest([key], lambda k, _: k[0] == "variable")
+        names = sorted(self.files.variable_names.get(k[1], "?") for k in near)
+        return f"the {self.graph.nodes[key].op} that follows {names}"
+
+    def _dropout_rates(self) -> tuple[float, float]:
+        """Return (hidden, attention) dropout from the training functions; zero where those have none.
+
+        TensorFlow's dropout keeps an element where `random_uniform >= rate`.
+        """
+        for function in self.files.root_call_functions():
+            graph = Dataflow(self.files, function)
+            hidden, attention = set(), set()
+            for compare in graph.select("GreaterEqual"):
+                rates = {graph.nodes[k].constant for k in graph.nodes[compare].inputs if k in graph.nodes} - {None}
+                uniform = graph.nearest(
+                    [compare], lambda _, node: node is not None and "RandomUniform" in node.op, stop=MATMULS
+                )
+                if len(rates) != 1 or rates == {0.0} or not uniform:
+                    continue  # rate 0: the dropout inside the feed-forward that BERT does not have
+                # The random tensor takes its shape from what it drops: a softmax, or a hidden state.
+                dropped = graph.nearest(uniform, lambda _, node: node is not None and node.op in ("Softmax", *MATMULS))
+                kind = attention if any(graph.nodes[key].op == "Softmax" for key in dropped) else hidden
+                kind |= rates
+            if hidden or attention:
+                if len(hidden) > 1 or len(attention) > 1:
+                    raise self._unsupported(f"its dropout rates differ: {sorted(hidden)}, {sorted(attention)}")
+                return _shortest(next(iter(hidden), 0.0)), _shortest(next(iter(attention), 0.0))
+        return 0.0, 0.0
+
+    def _unsupported(self, reason: str) -> UnsupportedArchitectureError:
+        names = " ".join(self.files.variable_names[i] for i in self.graph.variables)
+        found = [what for part, what in _OTHER_ARCHITECTURES.items() if part in names]
+        return UnsupportedArchitectureError(
+            f"{self.files.path!r} is not an encoder that this package reproduces"
+            + (f"; it seems to have {' and '.join(found)}" if found else "")
+            + f": {reason}. Supported are BERT (post-LayerNorm), ALBERT and ELECTRA in the layouts of TF Hub."
+        )
+
+
+def _shortest(value: float) -> float:
+    """Return the shortest decimal that is the same float32: 1e-12 rather than 9.999999960041972e-13."""
+    return float(str(np.float32(value)))

@@ -1,0 +1,269 @@
+"""Read a SavedModel's description, variables and assets from its files, without loading or running it."""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+from keras_bert_trend.sources.source import read_bytes
+
+
+class SavedModelFiles:
+    """The files of a TF2 SavedModel folder, parsed and cross-checked; no function in it is ever executed.
+
+    Args:
+        path: the folder that holds `saved_model.pb` and `variables/`.
+
+    Raises:
+        ValueError: a file is missing or cannot be parsed; the message names it.
+    """
+
+    def __init__(self, path: str) -> None:
+        from tensorflow.core.protobuf import saved_model_pb2
+
+        self.path = path
+        self._file = os.path.join(path, "saved_model.pb")
+        proto = saved_model_pb2.SavedModel()
+        if not os.path.isfile(self._file):
+            raise ValueError(f"{path!r} is not a SavedModel: it has no saved_model.pb.")
+        # The limit bounds what a file made to fill the memory can do; BERT-large's has about 15 MiB.
+        content = read_bytes(self._file)
+        try:
+            proto.ParseFromString(content)
+        except Exception as error:  # protobuf's DecodeError differs between its implementations
+            raise ValueError(f"{self._file!r} cannot be parsed: {error}.") from error
+        if len(proto.meta_graphs) != 1 or not proto.meta_graphs[0].object_graph_def.nodes:
+            raise ValueError(
+                f"{self._file!r} is no TF2 SavedModel: it must hold one meta graph with an object graph "
+                f"(found {len(proto.meta_graphs)} meta graphs). TF1 Hub modules are not supported."
+            )
+        self._check_fingerprint()
+        self._meta_graph = proto.meta_graphs[0]
+        self.objects = self._meta_graph.object_graph_def.nodes
+        self.concrete_functions = self._meta_graph.object_graph_def.concrete_functions
+        self.library = {f.signature.name: f for f in self._meta_graph.graph_def.library.function}
+
+    def _check_fingerprint(self) -> None:
+        """Compare the files with the hashes that TensorFlow wrote beside them (from 2.11 on), if it did.
+
+        Raises:
+            ValueError: they differ.
+        """
+        from tensorflow.core.protobuf import fingerprint_pb2
+        from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
+
+        file = os.path.join(self.path, "fingerprint.pb")
+        if not os.path.isfile(file):
+            return
+        try:
+            written = fingerprint_pb2.FingerprintDef.FromString(read_bytes(file))
+            if written.version.producer < 1:
+                return  # hashed in another way
+            computed = fingerprint_pb2.FingerprintDef.FromString(fingerprinting.CreateFingerprintDef(self.path))
+        except Exception as error:
+            raise ValueError(f"{file!r} cannot be compared with the model: {error}") from error
+        names = ("saved_model_checksum", "saved_object_graph_hash", "checkpoint_hash")
+        differ = [name for name in names if getattr(written, name) != getattr(computed, name)]
+        if differ:
+            raise ValueError(
+                f"{self._file!r} or the variables beside it are not what {file!r} was written for: {differ} differ. "
+                "Get the model again; if it was changed on purpose, delete fingerprint.pb."
+            )
+
+    def child(self, name: str, parent: int = 0) -> int | None:
+        """Return the id of an object's child, or `None`."""
+        for reference in self.objects[parent].children:
+            if reference.local_name == name and 0 <= reference.node_id < len(self.objects):
+                return reference.node_id
+        return None
+
+    @cached_property
+    def variable_names(self) -> dict[int, str]:
+        """Object id → name, for every variable."""
+        return {i: node.variable.name for i, node in enumerate(self.objects) if node.WhichOneof("kind") == "variable"}
+
+    def function_for_inference(self) -> str:
+        """Return the name of the concrete function behind `serving_default`.
+
+        Raises:
+            ValueError: the model exports no such signature.
+        """
+        signatures = self.child("signatures")
+        node = self.child("serving_default", signatures) if signatures is not None else None
+        if node is None or self.objects[node].WhichOneof("kind") != "bare_concrete_function":
+            raise ValueError(f"{self._file!r} has no `serving_default` signature.")
+        return self.objects[node].bare_concrete_function.concrete_function_name
+
+    def signature(self, name: str):
+        """Return the `SignatureDef` of this name, or `None`."""
+        return self._meta_graph.signature_def.get(name)
+
+    def all_nodes(self) -> Iterator:
+        """Yield the `NodeDef`s of the graph and of all functions."""
+        yield from self._meta_graph.graph_def.node
+        for function in self.library.values():
+            yield from function.node_def
+
+    def root_call_functions(self) -> list[str]:
+        """Return the names of the concrete functions behind calling the model, in inference and in training.
+
+        TF 2.0 kept the dropout of training out of `__call__`; it stands in what Keras itself calls.
+        """
+        names = []
+        for child in ("__call__", "call_and_return_all_conditional_losses"):
+            node = self.child(child)
+            if node is not None and self.objects[node].WhichOneof("kind") == "function":
+                names += self.objects[node].function.concrete_functions
+        return names
+
+    def variable_shape(self, object_id: int) -> tuple[int, ...]:
+        """Return a variable's shape as `saved_model.pb` tells it."""
+        return tuple(dimension.size for dimension in self.objects[object_id].variable.shape.dim)
+
+    def read_variables(self, object_ids: Sequence[int]) -> list:
+        """Read variables' values from `variables/`, as TensorFlow tensors.
+
+        Raises:
+            ValueError: one is not in the checkpoint, has another shape there, or its shard is missing or damaged.
+        """
+        for object_id in object_ids:
+            self.check_variable(object_id)
+        return self._checkpoint.read([self._checkpoint_keys[object_id] for object_id in object_ids])
+
+    def check_variable(self, object_id: int) -> None:
+        """Check, without reading it, that a variable is in `variables/` with the shape that `saved_model.pb` tells.
+
+        Raises:
+            ValueError: it is not there, has another shape there, or is larger than the files are.
+        """
+        name, key = self.variable_names[object_id], self._checkpoint_keys.get(object_id)
+        if key is None:
+            raise ValueError(f"{self.path!r}: variable {name!r} is not in the checkpoint.")
+        try:
+            self._checkpoint.check(key, self.variable_shape(object_id))
+        except ValueError as error:
+            raise ValueError(f"{self._file!r}: variable {name!r} does not fit: {error}") from error
+
+    @cached_property
+    def _checkpoint(self) -> TfCheckpoint:
+        return TfCheckpoint(os.path.join(self.path, "variables", "variables"))
+
+    @cached_property
+    def _checkpoint_keys(self) -> dict[int, str]:
+        """Object id → checkpoint key.
+
+        Keys are positional (`variables/7/.ATTRIBUTES/VARIABLE_VALUE`), so the checkpoint's own object graph is walked
+        side by side with the SavedModel's, by the names of the children, as TensorFlow's loader does.
+        """
+        from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+        graph = trackable_object_graph_pb2.TrackableObjectGraph()
+        try:
+            graph.ParseFromString(self._checkpoint.read(["_CHECKPOINTABLE_OBJECT_GRAPH"])[0].numpy())
+        except Exception as error:
+            raise ValueError(f"{self._checkpoint.prefix!r}: no object graph in the checkpoint: {error}") from error
+        keys, seen, pending = {}, {(0, 0)}, [(0, 0)]
+        while pending:
+            model_id, checkpoint_id = pending.pop()
+            if not (0 <= model_id < len(self.objects) and 0 <= checkpoint_id < len(graph.nodes)):
+                raise ValueError(f"{self._file!r}: the object graph points outside itself.")
+            for attribute in graph.nodes[checkpoint_id].attributes:
+                if attribute.name == "VARIABLE_VALUE":
+                    keys[model_id] = attribute.checkpoint_key
+            in_checkpoint = {child.local_name: child.node_id for child in graph.nodes[checkpoint_id].children}
+            for child in self.objects[model_id].children:
+                pair = (child.node_id, in_checkpoint.get(child.local_name))
+                if pair[1] is not None and pair not in seen:
+                    seen.add(pair)
+                    pending.append(pair)
+        return keys
+
+    def asset(self, child_name: str, parent: int = 0) -> str | None:
+        """Return the path of the asset that an object, by default the root, calls `child_name`, or `None`.
+
+        Raises:
+            ValueError: the asset is not a file inside the SavedModel's `assets/`.
+        """
+        node = self.child(child_name, parent)
+        if node is None or self.objects[node].WhichOneof("kind") != "asset":
+            return None
+        index = self.objects[node].asset.asset_file_def_index
+        if not 0 <= index < len(self._meta_graph.asset_file_def):
+            raise ValueError(f"{self._file!r}: asset {child_name!r} has index {index}, which does not exist.")
+        name = self._meta_graph.asset_file_def[index].filename
+        folder = os.path.join(self.path, "assets")
+        # The name comes from a downloaded file: it must not lead out of the folder, not through a link either.
+        inside = os.path.realpath(os.path.join(folder, name))
+        if os.path.commonpath([os.path.realpath(folder), inside]) != os.path.realpath(folder):
+            raise ValueError(f"{self._file!r}: asset {name!r} lies outside the SavedModel.")
+        if not os.path.isfile(inside):
+            raise ValueError(f"{self._file!r}: the asset {os.path.join(folder, name)!r} is missing.")
+        return inside
+
+
+class TfCheckpoint:
+    """The files of a checkpoint.
+
+    Args:
+        prefix: what stands before `.index` and `.data-…` in their names.
+
+    Raises:
+        ValueError: the index is missing or damaged.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        import tensorflow as tf
+
+        self.prefix = prefix
+        try:
+            self._reader = tf.train.load_checkpoint(prefix)
+        except Exception as error:  # TensorFlow raises several kinds for a damaged index
+            raise ValueError(f"{prefix!r}: the variables cannot be read: {error}") from error
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Key → shape, of everything in it."""
+        return {key: tuple(shape) for key, shape in self._reader.get_variable_to_shape_map().items()}
+
+    @cached_property
+    def _dtypes(self) -> dict:
+        return self._reader.get_variable_to_dtype_map()
+
+    @cached_property
+    def _size(self) -> int:
+        return sum(os.path.getsize(file) for file in glob.glob(f"{glob.escape(self.prefix)}.data-*"))
+
+    def check(self, key: str, shape: tuple[int, ...]) -> None:
+        """Check, without reading it, that a value is there and has this shape.
+
+        Raises:
+            ValueError: it does not, or the files are too small to hold it.
+        """
+        found = self.shapes.get(key)
+        if found != shape:
+            raise ValueError(f"{self.prefix!r}: {key!r} has the shape {found} there, {shape} is expected.")
+        if math.prod(shape) > self._size:
+            raise ValueError(f"{self.prefix!r}: {key!r}, {shape}, cannot be in files of {self._size} bytes.")
+
+    def read(self, keys: Sequence[str]) -> list:
+        """Return values as TensorFlow tensors, which NumPy and Keras take over without a copy.
+
+        One call for many keys opens the files once.
+
+        Raises:
+            ValueError: one is not there, or its file is missing or damaged (a checksum tells).
+        """
+        import tensorflow as tf
+
+        try:
+            return tf.raw_ops.RestoreV2(
+                prefix=self.prefix,
+                tensor_names=list(keys),
+                shape_and_slices=[""] * len(keys),
+                dtypes=[self._dtypes[key] for key in keys],
+            )
+        except Exception as error:
+            raise ValueError(f"{self.prefix!r}: the variables cannot be read: {error}") from error

@@ -1,0 +1,409 @@
+"""Recognise, in a SavedModel's dataflow, the expressions that a BERT is made of.
+
+Every function here takes the key of a value and says what that value *is*: a dense layer of something, the LayerNorm
+of something, the attention of something. They look for the variables and the constants; whether the whole is what it
+looks like is computed in the end (`verification.py`). Variable names play no part but in messages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from keras_bert_trend.sources.saved_model.arithmetic import RESHAPES, CannotComputeError, compute
+from keras_bert_trend.sources.saved_model.dataflow import Dataflow, Key, Node
+from keras_bert_trend.sources.saved_model.verification import ACTIVATIONS
+
+MATMULS = ("Einsum", "MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
+_SUMS = ("Add", "AddV2", "AddN", "BiasAdd")
+_SLICES = ("StridedSlice", "Slice", "Gather", "GatherV2")
+# Operations that a value is followed through; whether they leave it as it is, the reader checks at the end.
+_RESHAPES = (*RESHAPES, "Cast", "BroadcastTo")
+
+
+_MAX_TERMS = 8
+
+
+class MismatchError(Exception):
+    """A value is not the expression it was looked at for; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """`source @ kernel + bias`."""
+
+    source: Key
+    kernel: Key
+    bias: Key
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNorm:
+    """`(source − mean) / sqrt(variance + epsilon) · gamma + beta` over the last axis."""
+
+    source: Key
+    gamma: Key
+    beta: Key
+    epsilon: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    """`softmax(scale · Q Kᵀ + (1 − mask) · mask_constant) V`, each of Q, K, V a dense layer of the same source."""
+
+    query: Dense
+    key: Dense
+    value: Dense
+    scale: float
+    mask_constant: float
+    mask: str  # the argument of the function that the mask is made of
+
+
+class Patterns:
+    """The recognisers, over one graph.
+
+    Args:
+        graph: the dataflow of the function that is read.
+        describe: names a value for messages.
+    """
+
+    def __init__(self, graph: Dataflow, describe: Callable[[Key], str]) -> None:
+        self._graph = graph
+        self._describe = describe
+
+    def dense(self, key: Key) -> Dense:
+        """Read a dense layer with a bias.
+
+        Raises:
+            MismatchError: it is none, or its kernel is laid out in another way than `(inputs…, outputs…)`.
+        """
+        product, bias = self._operands(key, _SUMS, "a dense layer")
+        if not self._is_variable(bias):
+            product, bias = bias, product
+        if not self._is_variable(bias):
+            raise self._mismatch(key, "a dense layer, which adds a bias")
+        product = self._through(product)
+        left, right = self._operands(product, MATMULS, "a matrix product with a kernel")
+        if not self._is_variable(right) or self._is_variable(left):
+            raise self._mismatch(product, "a matrix product with a kernel")
+        node = self._graph.nodes[product]
+        if _is_transposed(node) or not _contracts_in_order(node):
+            raise self._mismatch(product, "a product with a kernel laid out as (inputs…, outputs…)")
+        return Dense(self._through(left), self._through(right), self._through(bias))
+
+    def layer_norm(self, key: Key) -> LayerNorm:
+        """Read a LayerNorm, in whichever way it is written.
+
+        What it normalises is what a mean near by is taken of; which of two variables is gamma, and which constant
+        epsilon, is tried: the expression is computed on made-up numbers and compared with the formula.
+
+        Raises:
+            MismatchError: it is none.
+        """
+        key = self._through(key)
+        for source in self._averaged(key):
+            inside = self._graph.upstream(key, until={source})
+            variables = [k for k in inside if k[0] == "variable"]
+            constants = {self._constant(k) for k in inside if isinstance(self._constant(k), float)}
+            if len(variables) != 2:
+                continue
+            for gamma, beta in (variables, variables[::-1]):
+                for epsilon in sorted(c for c in constants if 0 < c < 0.1):
+                    if self._is_layer_norm(key, LayerNorm(source, gamma, beta, epsilon)):
+                        return LayerNorm(source, gamma, beta, epsilon)
+        raise self._mismatch(key, "a LayerNorm")
+
+    def _averaged(self, key: Key) -> list[Key]:
+        """Return what the means next to a value are taken of, and what the means next to those are taken of."""
+        found: list[Key] = []
+        start = [key]
+        for _ in range(2):
+            means = self._graph.nearest(start, lambda _, node: node is not None and node.op == "Mean", stop=MATMULS)
+            start = [self._through(self._graph.nodes[mean].inputs[0]) for mean in means[:2]]
+            found += start
+        return list(dict.fromkeys(found))
+
+    def _is_layer_norm(self, key: Key, norm: LayerNorm) -> bool:
+        generator = np.random.default_rng(0)
+        # Nearly constant rows, so that epsilon counts.
+        spread = math.sqrt(norm.epsilon) * np.array([0.5, 1, 3]).reshape(3, 1)
+        rows = 1 + spread * generator.normal(size=(3, 7)) if norm.epsilon > 1e-9 else generator.normal(size=(3, 7))
+        gamma, beta = generator.normal(size=(2, 7))
+        mean, variance = rows.mean(-1, keepdims=True), rows.var(-1, keepdims=True)
+        expected = (rows - mean) / np.sqrt(variance + norm.epsilon) * gamma + beta
+        for x in (rows[None], rows):  # hidden states are (batch, seq, hidden), or (batch · seq, hidden)
+            given = {norm.source: x, norm.gamma: gamma, norm.beta: beta}
+            try:
+                (y,) = compute(self._graph, [key], given, keep_shapes=True)
+            except CannotComputeError:
+                continue
+            if y.shape == x.shape and np.abs(y - expected).max() < 1e-5:
+                return True
+        return False
+
+    def attention(self, key: Key) -> Attention:
+        """Read scaled dot-product attention from its result, before the output projection.
+
+        Raises:
+            MismatchError: it is none, for example because something stands between softmax and values.
+        """
+        product, _ = self._through_transposes(key)
+        weights, values = self._operands(product, MATMULS, "attention's product of weights and values")
+        softmax, _ = self._through_transposes(weights)
+        if self._op(softmax) != "Softmax":
+            raise self._mismatch(softmax, "attention weights that come straight out of a softmax")
+        if not _contracts_last_of_first(self._graph.nodes[product]):
+            raise self._mismatch(product, "attention weights summed over the keys")
+        scores, bias = self._operands(self._graph.nodes[softmax].inputs[0], _SUMS, "attention scores plus a mask")
+        if self._mask(bias) is None:
+            scores, bias = bias, scores
+        mask = self._mask(bias)
+        if mask is None:
+            raise self._mismatch(softmax, "a softmax over scores plus (1 − mask) · constant")
+        scores, scale = self._unscaled(scores)
+        query, key_, scale = self._query_and_key(scores, scale)
+        values, _ = self._through_transposes(values)
+        return Attention(query, key_, self.dense(values), scale, *mask)
+
+    def lookups(self, key: Key) -> list[tuple[Key, str | None]]:
+        """Read a sum of embedding lookups: each table, with the argument that is looked up (`None` for positions).
+
+        Raises:
+            MismatchError: a term depends on more than one table, or on more than one input.
+        """
+        terms, pending = [], [self._through(key)]
+        while pending:
+            if len(terms) + len(pending) > _MAX_TERMS:  # a sum of sums of itself could go on for ever
+                raise self._mismatch(key, "a sum of a few embeddings")
+            term = pending.pop(0)
+            if self._op(term) in _SUMS:
+                pending += [self._through(operand) for operand in self._graph.nodes[term].inputs]
+                continue
+            terms.append(self._lookup(term))
+        return terms
+
+    def first_token(self, key: Key) -> Key:
+        """Read one token's hidden states and return those of all; that it is the first one is not checked here.
+
+        Raises:
+            MismatchError: it is something else.
+        """
+        key = self._through(key)
+        (source,) = self._operands(key, _SLICES, "one token's hidden state", of=1)
+        return self._through(source)
+
+    def tanh(self, key: Key) -> Key:
+        """Read `tanh(x)` and return `x`."""
+        key = self._through(key)
+        (source,) = self._operands(key, ("Tanh",), "a tanh", of=1)
+        return self._through(source)
+
+    def sum(self, key: Key) -> tuple[Key, Key]:
+        """Read a sum of two values and return both."""
+        return self._operands(key, _SUMS, "a sum")
+
+    def plain(self, key: Key) -> Key:
+        """Return a value without the operations that only reshape it."""
+        return self._through(key)
+
+    def activation(self, key: Key) -> tuple[Dense, str]:
+        """Read an activation of a dense layer, and tell which it is.
+
+        The expression between is a function of one number: it is evaluated on a range of numbers, here, and compared
+        with the activations a BERT may have. So it does not matter in which form it was written.
+
+        Raises:
+            MismatchError: it is no element-wise function of one dense layer, or an unknown one.
+        """
+        key = self._through(key)
+        inner = self._graph.nearest([key], lambda k, _: self._try_dense(k) is not None, stop=MATMULS)
+        if len(inner) != 1:
+            raise self._mismatch(key, "an activation of one dense layer")
+        x = np.linspace(-6, 6, 241)
+        try:
+            (y,) = compute(self._graph, [key], {inner[0]: x}, keep_shapes=True)
+        except CannotComputeError as error:
+            raise MismatchError(f"{self._describe(key)} is not an activation: {error}") from None
+        for name, function in ACTIVATIONS.items():
+            if y.shape == x.shape and np.abs(y - function(x)).max() < 1e-5:
+                return self.dense(inner[0]), name
+        raise self._mismatch(key, f"one of the activations {sorted(ACTIVATIONS)}")
+
+    def _lookup(self, key: Key) -> tuple[Key, str | None]:
+        """Return the one table that a term depends on, and the argument that is looked up in it."""
+        shapes = set(self._graph.select("Shape"))  # a position depends on how many words there are, not on which
+        inside = self._graph.upstream(key, until=shapes)
+        tables, arguments = ([k for k in inside if k[0] == kind] for kind in ("variable", "argument"))
+        if len(tables) != 1 or len(arguments) > 1:
+            raise self._mismatch(key, "a lookup in an embedding table")
+        return tables[0], arguments[0][1] if arguments else None
+
+    def _mask(self, key: Key) -> tuple[float, str] | None:
+        """Return constant and argument of what is 0 where a mask is 1 and a constant where it is 0, or `None`."""
+        mask = np.array([[1, 0, 1, 1, 0], [1, 1, 1, 0, 0]])
+        # Masks are broadcast to the shape of hidden states; what these are made of does not matter here.
+        shapes = {
+            k for k in self._graph.select("Shape") if self._through(self._graph.nodes[k].inputs[0]) in self._graph.nodes
+        }
+        given: dict[Key, np.ndarray] = {k: np.array([*mask.shape, 8]) for k in shapes}
+        inside = self._graph.upstream(key, until=shapes)
+        arguments = sorted(k for k in inside if k[0] == "argument")
+        if any(k[0] == "variable" for k in inside):
+            return None
+        for argument in arguments:
+            given |= {other: mask if other == argument else mask * 0 + 7 for other in arguments}
+            try:
+                (bias,) = compute(self._graph, [key], given)
+            except CannotComputeError:
+                continue
+            constant = float(bias.min(initial=0))
+            expected = np.where(mask == 0, constant, 0.0)[:, None, None, :]
+            if constant < 0 and bias.ndim == 4 and bias.shape[-1] == mask.shape[1] and (bias == expected).all():
+                return constant, argument[1]
+        return None
+
+    def _unscaled(self, key: Key) -> tuple[Key, float]:
+        """Return what a value is a constant multiple of, and the factor; transposes stay."""
+        scale = 1.0
+        while True:
+            key = self._through(key)
+            op = self._op(key)
+            if op not in ("Mul", "RealDiv", "Div"):
+                return key, scale
+            value, constant = self._graph.nodes[key].inputs
+            factor = self._number(constant)
+            if op == "Mul" and factor is None:
+                value, factor = constant, self._number(value)
+            if not factor:
+                return key, scale
+            scale, key = scale * (factor if op == "Mul" else 1 / factor), value
+
+    def _query_and_key(self, scores: Key, scale: float) -> tuple[Dense, Dense, float]:
+        """Tell query from key: the scores' last axis belongs to the key."""
+        product, flipped = self._through_transposes(scores)
+        sides = self._operands(product, MATMULS, "a product of queries and keys")
+        node = self._graph.nodes[product]
+        if node.op == "Einsum":
+            (left, right), result = _labels(node.text("equation"))
+            flipped ^= result[-1:] in left and result[-1:] not in right
+        query, key = reversed(sides) if flipped else sides
+        dense = []
+        for side in (query, key):
+            side, factor = self._unscaled(side)
+            side, _ = self._through_transposes(side)
+            side, other_factor = self._unscaled(side)
+            scale *= factor * other_factor
+            dense.append(self.dense(side))
+        return dense[0], dense[1], scale
+
+    def _through(self, key: Key) -> Key:
+        """Follow a value through what leaves its numbers in their order."""
+        while self._op(key) in _RESHAPES or self._only_adds_axes(key) or self._keeps_order(key):
+            key = self._graph.nodes[key].inputs[0]
+        return key
+
+    def _only_adds_axes(self, key: Key) -> bool:
+        """Whether a value is a slice like `x[:, None, ..., :]`."""
+        if self._op(key) != "StridedSlice":
+            return False
+        node = self._graph.nodes[key]
+        strides = self._constant(node.inputs[3]) if len(node.inputs) == 4 else None
+        if not isinstance(strides, tuple) or set(strides) != {1} or node.integer("shrink_axis_mask"):
+            return False
+        whole = node.integer("begin_mask") & node.integer("end_mask")
+        kept = whole | node.integer("new_axis_mask") | node.integer("ellipsis_mask")
+        return kept & (2 ** len(strides) - 1) == 2 ** len(strides) - 1
+
+    def _keeps_order(self, key: Key) -> bool:
+        """Whether a value is a transpose that exchanges nothing, as `tf.tensordot` writes."""
+        if self._op(key) != "Transpose":
+            return False
+        order = self._fold(self._graph.nodes[key].inputs[1])
+        return order is not None and np.array_equal(order, np.arange(order.size))
+
+    def _through_transposes(self, key: Key) -> tuple[Key, bool]:
+        """Follow a value through transposes too; tell whether they exchange the last two axes."""
+        flipped = False
+        while True:
+            key = self._through(key)
+            if self._op(key) != "Transpose":
+                return key, flipped
+            key, order = self._graph.nodes[key].inputs
+            axes = self._constant(order)
+            flipped ^= isinstance(axes, tuple) and len(axes) > 1 and axes[-2:] == (len(axes) - 1, len(axes) - 2)
+
+    def _operands(self, key: Key, ops: tuple[str, ...], what: str, of: int = 2) -> tuple[Key, ...]:
+        """Return an operation's first `of` inputs, if it is one of `ops`."""
+        key = self._through(key)
+        node = self._graph.nodes.get(key)
+        if node is None or node.op not in ops or len(node.inputs) < of:
+            raise self._mismatch(key, what)
+        return tuple(node.inputs[:of])
+
+    def _try_dense(self, key: Key) -> Dense | None:
+        try:
+            return self.dense(key)
+        except MismatchError:
+            return None
+
+    def _op(self, key: Key) -> str:
+        node = self._graph.nodes.get(key)
+        return key[0] if node is None else node.op
+
+    def _is_variable(self, key: Key) -> bool:
+        return self._through(key)[0] == "variable"
+
+    def _constant(self, key: Key) -> float | tuple[int, ...] | None:
+        node = self._graph.nodes.get(key)
+        return None if node is None else node.constant
+
+    def _fold(self, key: Key) -> np.ndarray | None:
+        """Return a value that depends on constants only, or `None`."""
+        try:
+            return compute(self._graph, [key], {})[0]
+        except CannotComputeError:
+            return None
+
+    def _number(self, key: Key) -> float | None:
+        value = self._fold(key)
+        return float(value.reshape(())) if value is not None and value.size == 1 else None
+
+    def _mismatch(self, key: Key, expected: str) -> MismatchError:
+        return MismatchError(f"{self._describe(key)} is not {expected}")
+
+
+def _is_transposed(node: Node) -> bool:
+    return any(node.flag(name) for name in ("transpose_a", "transpose_b", "adj_x", "adj_y"))
+
+
+def _labels(equation: str) -> tuple[list[str], str]:
+    """Take `"ab,bc->ac"` apart; a product of other than two operands has no labels."""
+    operands, _, result = equation.replace("...", "").partition("->")
+    sides = operands.split(",")
+    return (sides, result) if len(sides) == 2 else (["", ""], "")
+
+
+def _contracts_in_order(node: Node) -> bool:
+    """Whether a product with a kernel is `(…, inputs…) @ (inputs…, outputs…)`."""
+    if node.op != "Einsum":
+        return True
+    (left, right), result = _labels(node.text("equation"))
+    summed = [label for label in right if label in left]
+    inputs = "".join(summed)
+    return (
+        bool(summed)
+        and left.endswith(inputs)
+        and right.startswith(inputs)
+        and (result == left.removesuffix(inputs) + right.removeprefix(inputs))
+    )
+
+
+def _contracts_last_of_first(node: Node) -> bool:
+    """Whether a product sums over the last axis of its first operand only."""
+    if node.op != "Einsum":
+        return not _is_transposed(node)
+    (left, right), result = _labels(node.text("equation"))
+    return [label for label in left if label in right and label not in result] == [left[-1:]]
