@@ -7,7 +7,8 @@ import tensorflow as tf
 from keras import ops
 
 from keras_bert_trend import BertConfig, BertEncoder
-from keras_bert_trend.encoder import INPUT_NAMES, backend_ops
+from keras_bert_trend.encoder import INPUT_NAMES
+from keras_bert_trend.encoder import ops as encoder_ops
 from tests.common import random_inputs, symbolic_inputs, to_numpy
 
 
@@ -172,7 +173,7 @@ def test_fast_and_portable_forms_agree():
     kernel = np.random.default_rng(1).normal(size=(8, 5)).astype("float32")
     bias = np.arange(5, dtype="float32")
     np.testing.assert_allclose(
-        backend_ops.dense(tf.constant(x), kernel, bias), backend_ops.portable_dense(x, kernel, bias), atol=1e-6
+        encoder_ops.dense(tf.constant(x), kernel, bias), encoder_ops.portable_dense(x, kernel, bias), atol=1e-6
     )
 
 
@@ -183,13 +184,13 @@ def test_layer_norm_and_activations_against_numpy():
     gamma, beta = np.linspace(0.5, 2, 16).astype("float32"), np.linspace(-1, 1, 16).astype("float32")
     wide = x.astype("float64")
     expected = (wide - wide.mean(-1, keepdims=True)) / np.sqrt(wide.var(-1, keepdims=True) + 1e-12) * gamma + beta
-    np.testing.assert_allclose(backend_ops.layer_norm(tf.constant(x), gamma, beta, 1e-12), expected, atol=1e-5)
+    np.testing.assert_allclose(encoder_ops.layer_norm(tf.constant(x), gamma, beta, 1e-12), expected, atol=1e-5)
 
     exact = np.vectorize(lambda v: v * 0.5 * (1 + erf(v / sqrt(2))))(wide)
     tanh = wide * 0.5 * (1 + np.tanh(sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)))
-    np.testing.assert_allclose(backend_ops.activation(tf.constant(x), "gelu"), exact, atol=1e-6)
-    np.testing.assert_allclose(backend_ops.activation(tf.constant(x), "gelu_tanh"), tanh, atol=1e-6)
-    np.testing.assert_array_equal(backend_ops.activation(tf.constant(x), "relu"), np.maximum(x, 0))
+    np.testing.assert_allclose(encoder_ops.activation(tf.constant(x), "gelu"), exact, atol=1e-6)
+    np.testing.assert_allclose(encoder_ops.activation(tf.constant(x), "gelu_tanh"), tanh, atol=1e-6)
+    np.testing.assert_array_equal(encoder_ops.activation(tf.constant(x), "relu"), np.maximum(x, 0))
 
 
 class TestErrors:
