@@ -36,6 +36,7 @@ setup(
         "numpy",
         "rich",  # the progress bar of downloads; Keras has it anyway
         "safetensors",
+        "wrapt",  # calls back when Keras is imported; TensorFlow has it anyway
     ],
     extras_require={
         "minilm": MINILM,

@@ -3,24 +3,17 @@
     text → preprocessing → encoder → pooling → sentence embedding → any Keras head
 
 `BertTrend` is the whole way as one Keras layer; `BertPreprocessor`, `BertEncoder` and the poolings are its parts.
-Importing this package imports Keras, not TensorFlow: token ids work under every Keras backend.
+Importing this package imports neither Keras nor TensorFlow: each public name is loaded on first use.
 """
 
-import os
-import sys
+from typing import TYPE_CHECKING
 
+import wrapt
+
+from keras_bert_trend._utils import lazy_attributes
 from keras_bert_trend.version import __version__
 
-
-def _is_the_command() -> bool:
-    """Whether this process is the shell command: it reads its arguments before it waits for Keras and TensorFlow."""
-    program = os.path.basename(sys.argv[0]) if sys.argv else ""
-    if program == "-m":  # what `python -m` says before it has found the module
-        return ("-m", "keras_bert_trend") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
-    return program.removesuffix(".exe") == "keras-bert-trend"
-
-
-if not _is_the_command():
+if TYPE_CHECKING:  # for editors and type checkers; at run time `_MODULES` says where each name lives
     from keras_bert_trend.embedding.embed import embed, embed_stream, similarity
     from keras_bert_trend.encoder import BertConfig, BertEncoder
     from keras_bert_trend.evaluation.comparison import PoolingComparison, compare_poolings
@@ -54,6 +47,46 @@ if not _is_the_command():
     )
     from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
     from keras_bert_trend.sources import UnsupportedArchitectureError
+
+_MODULES = {
+    "AttentionMap": "inspection.attention_map",
+    "BertConfig": "encoder",
+    "BertEncoder": "encoder",
+    "BertPreprocessor": "preprocessing",
+    "BertTrend": "layer",
+    "ClsPooling": "pooling",
+    "ConcatPooling": "pooling",
+    "Explanation": "inspection.explanation",
+    "FirstLastMean": "pooling",
+    "FusedAdamW": "optimizers",
+    "LastFourConcat": "pooling",
+    "LastFourSum": "pooling",
+    "LayerPooling": "pooling",
+    "LayerWalk": "inspection.layer_walk",
+    "MaxPooling": "pooling",
+    "MeanPooling": "pooling",
+    "MeanStdPooling": "pooling",
+    "POOLING_NAMES": "pooling",
+    "PoolerPooling": "pooling",
+    "Pooling": "pooling",
+    "PoolingComparison": "evaluation.comparison",
+    "SecondToLast": "pooling",
+    "TrendPooling": "pooling",
+    "UnsupportedArchitectureError": "sources",
+    "Vocabulary": "preprocessing",
+    "WarmupLinearDecay": "optimizers",
+    "attention": "inspection.attention_map",
+    "attention_html": "inspection.attention_map",
+    "compare_poolings": "evaluation.comparison",
+    "embed": "embedding.embed",
+    "embed_stream": "embedding.embed",
+    "explain": "inspection.explanation",
+    "layer_walk": "inspection.layer_walk",
+    "plot_attention": "inspection.attention_map",
+    "plot_attention_overview": "inspection.attention_map",
+    "similarity": "embedding.embed",
+    "word_vectors": "inspection.word_vectors",
+}
 
 __all__ = [
     "POOLING_NAMES",
@@ -95,3 +128,16 @@ __all__ = [
     "similarity",
     "word_vectors",
 ]
+
+__getattr__ = lazy_attributes(__name__, _MODULES)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+@wrapt.when_imported("keras")
+def _register_classes(keras) -> None:
+    """Let Keras know every class that a `.keras` file may name: it looks them up by name and imports nothing itself."""
+    import keras_bert_trend.layer
+    import keras_bert_trend.optimizers

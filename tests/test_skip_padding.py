@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.python.framework import ops  # no public way leads to the registry of gradients
 
 from keras_bert_trend import POOLING_NAMES, BertEncoder, BertPreprocessor, BertTrend, LastFourSum, Pooling, embed
-from keras_bert_trend.encoder import backend_ops
+from keras_bert_trend.encoder import ops as encoder_ops
 from keras_bert_trend.pooling import get_pooling
 from tests.common import SENTENCES, random_inputs
 
@@ -105,7 +105,7 @@ class TestLayer:
         np.testing.assert_allclose(one(pair), one(one.preprocessor(pair)), atol=1e-5)
 
     def test_only_real_tokens_are_computed(self, layer, monkeypatch):
-        rows, activation = [], backend_ops.activation
+        rows, activation = [], encoder_ops.activation
         monkeypatch.setattr(
             "keras_bert_trend.encoder.transformer_block.activation",
             lambda x, name: rows.append(x.shape[0]) or activation(x, name),
@@ -140,7 +140,7 @@ class TestLayer:
 
     def test_every_pooling_of_ours_does(self, vocabulary):
         for name in POOLING_NAMES:
-            assert get_pooling(name, vocabulary.token_kinds).skips_padding, name
+            assert not get_pooling(name, vocabulary.token_kinds).needs.padding, name
 
     def test_a_preprocessor_of_ones_own_is_called(self, encoder, vocabulary):
         class Reversed(BertPreprocessor):
