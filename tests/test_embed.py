@@ -25,7 +25,7 @@ from keras_bert_trend import (
     embed_stream,
     similarity,
 )
-from keras_bert_trend.embedding import functions
+from keras_bert_trend.embedding import compiled
 from keras_bert_trend.embedding import texts as embedded_texts
 from keras_bert_trend.embedding.batches import padded_lengths, plan_batches
 from keras_bert_trend.pooling import get_pooling
@@ -390,10 +390,10 @@ def test_a_layer_is_let_go():
 
 
 def test_functions_kept_for_a_layer_are_bounded(layer, monkeypatch):
-    monkeypatch.setattr(functions, "_KEPT_FUNCTIONS", 2)
+    monkeypatch.setattr(compiled, "_KEPT_FUNCTIONS", 2)
     for _ in range(3):
         embed(["bank"], layer, pooling=MeanPooling())
-    assert len(functions._functions[layer.encoder]) <= 2
+    assert len(compiled._functions[layer.encoder]) <= 2
 
 
 # Streams

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_bert_trend import BertPreprocessor, Vocabulary
-from keras_bert_trend.preprocessing.packing import round_robin_lengths
+from keras_bert_trend.preprocessing.packing import trimmed_counts
 from keras_bert_trend.preprocessing.vocabulary import CONTINUATION, PUNCTUATION, SPECIAL
 from tests.common import FIXTURES, SENTENCES, run_fresh
 
@@ -180,7 +180,7 @@ def test_round_robin_against_taking_turns(lengths, budget):
         return kept
 
     first, second = (tf.constant(column, tf.int64) for column in zip(*lengths, strict=True))
-    got = tf.stack(round_robin_lengths(first, second, tf.constant(budget, tf.int64)), axis=1).numpy().tolist()
+    got = tf.stack(trimmed_counts([first, second], tf.constant(budget + 3, tf.int64), tf), axis=1).numpy().tolist()
     assert got == [take_turns(*pair) for pair in lengths]
 
 

@@ -1,4 +1,5 @@
-"""What `embed` is made of, in the order that data flows: texts, batches of token ids, functions, vectors.
+"""The embedding room: many texts to vectors.
 
-`text_encoder` puts the four together; `keras_bert_trend.embed` is what people call.
+Data flows through `texts`, `batches`, `compiled` (one function for all shapes) and `vectors`; `runner` puts them
+together, and `embed` is what people call.
 """

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from keras_bert_trend._utils import check_count, progress_bar
-from keras_bert_trend.embedding.runner import TextEncoder
+from keras_bert_trend.embedding.runner import EmbeddingRunner
 from keras_bert_trend.embedding.texts import open_texts
-from keras_bert_trend.embedding.vectors import Finish, normalized
+from keras_bert_trend.embedding.vectors import VectorFormat, normalized
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import Pooling
 
@@ -89,13 +89,13 @@ def embed(
     if output not in ("numpy", "tf", "dict"):
         raise ValueError(f'`output` must be "numpy", "tf" or "dict", got {output!r}.')
     texts, total = open_texts(texts)
-    encoder = TextEncoder(model, pooling, output == "dict", batch_size, max_length, truncate, jit_compile)
-    finish = Finish(encoder.dims, normalize, truncate_dim, precision, ranges, calibrate=True)
-    chunks = [finish.nothing()]
+    runner = EmbeddingRunner(model, pooling, output == "dict", batch_size, max_length, truncate, jit_compile)
+    form = VectorFormat(runner.dims, normalize, truncate_dim, precision, ranges, calibrate=True)
+    chunks = [form.nothing()]
     with progress_bar(show_progress, total) as advance:
-        chunks += [finish.chunk(vectors) for vectors in encoder.stream(texts, _WINDOW, advance)]
-    encoder.warn_about_trimmed()
-    results = finish.all(dict(zip(finish.dims, map(np.concatenate, zip(*chunks, strict=True)), strict=True)))
+        chunks += [form.chunk(vectors) for vectors in runner.stream(texts, _WINDOW, advance)]
+    runner.warn_about_trimmed()
+    results = form.all(dict(zip(form.dims, map(np.concatenate, zip(*chunks, strict=True)), strict=True)))
     if output == "dict":
         return results
     (result,) = results.values()
@@ -155,16 +155,16 @@ def embed_stream(
     """
     check_count("chunk_size", chunk_size)
     texts, total = open_texts(texts)
-    encoder = TextEncoder(model, pooling, False, batch_size, max_length, truncate, jit_compile)
-    finish = Finish(encoder.dims, normalize, truncate_dim, precision, ranges, calibrate=False)
+    runner = EmbeddingRunner(model, pooling, False, batch_size, max_length, truncate, jit_compile)
+    form = VectorFormat(runner.dims, normalize, truncate_dim, precision, ranges, calibrate=False)
 
     def chunks():
         try:
             with progress_bar(show_progress, total) as advance:
-                for vectors in encoder.stream(texts, chunk_size, advance):
-                    yield finish.chunk(vectors)[0]
+                for vectors in runner.stream(texts, chunk_size, advance):
+                    yield form.chunk(vectors)[0]
         finally:  # also where the caller has seen enough
-            encoder.warn_about_trimmed()
+            runner.warn_about_trimmed()
 
     return chunks()
 

@@ -1,4 +1,4 @@
-"""A model run over texts: windows of them are tokenised, batched and computed, and put back in order."""
+"""A model run over many texts: windows of them are tokenised, batched by length, computed, and put back in order."""
 
 from __future__ import annotations
 
@@ -28,13 +28,8 @@ class _Batch(NamedTuple):
     inputs: dict[str, np.ndarray]  # the encoder's three inputs, int32 (batch, padded length)
 
 
-class _Tokens(NamedTuple):
-    segments: list[list[np.ndarray]]  # one or two columns of token ids, trimmed
-    lengths: np.ndarray  # of the packed texts, special tokens included
-
-
-class TextEncoder:
-    """A model and all that it takes to run it over texts."""
+class EmbeddingRunner:
+    """A model, its poolings, and how it is run over texts; see `embed` for the arguments."""
 
     def __init__(self, model, pooling, separate, batch_size, max_length, truncate, jit_compile) -> None:
         check_count("batch_size", batch_size)
@@ -74,62 +69,36 @@ class TextEncoder:
             )
 
     def _prepare(self, window: list[tuple[bytes, ...]]) -> list[_Batch]:
-        tokens = self._trim([self._tokenize(texts) for texts in zip(*window, strict=True)])
-        batches = plan_batches(tokens.lengths, self.batch_size, self.grid)
-        return [_Batch(rows, self._pack(tokens.segments, rows, length)) for rows, length in batches]
+        from keras_bert_trend.preprocessing.packing import TokenArrays
 
-    def _tokenize(self, texts: Sequence[bytes]) -> list[np.ndarray]:
-        import tensorflow as tf
-
-        rows: list[np.ndarray] = []
-        for start in range(0, len(texts), _TOKENIZER_BATCH):
-            ragged = self.preprocessor.tokenize(tf.constant(texts[start : start + _TOKENIZER_BATCH]))
-            rows += np.split(ragged.values.numpy(), ragged.row_splits.numpy()[1:-1])
-        return rows
-
-    def _trim(self, segments: list[list[np.ndarray]]) -> _Tokens:
-        """Trim as `BertPreprocessor` does: the end of a text; of a pair's segments in turns."""
-        counts = np.array([[len(row) for row in column] for column in segments])
-        special = 1 + len(segments)
-        budget = self.limit - special
-        long = np.flatnonzero(counts.sum(axis=0) > budget)
+        segments = [self._tokenize(texts) for texts in zip(*window, strict=True)]
+        tokens = TokenArrays.of(segments, self.preprocessor.vocabulary.special_ids)
+        lengths = tokens.lengths()
+        long = np.flatnonzero(lengths > self.limit)
         if len(long) and not self.truncate:
-            tokens = counts[:, long[0]].sum() + special
             raise ValueError(
-                f"`texts`: position {self.seen + long[0]} has {tokens} tokens, the limit is {self.limit}. Use "
-                "truncate=True or a greater max_length, or split the text."
-            )
-        kept = np.minimum(counts, budget)
-        if len(segments) == 2:
-            first, second = counts
-            kept = np.minimum(
-                counts, [np.maximum(budget - budget // 2, budget - second), np.maximum(budget // 2, budget - first)]
+                f"`texts`: position {self.seen + long[0]} has {lengths[long[0]]} tokens, the limit is {self.limit}. "
+                "Use truncate=True or a greater max_length, or split the text."
             )
         self.trimmed += len(long)
-        self.seen += counts.shape[1]
-        columns = [
-            [row[:count] for row, count in zip(column, column_kept, strict=True)]
-            for column, column_kept in zip(segments, kept, strict=True)
-        ]
-        return _Tokens(columns, kept.sum(axis=0) + special)
+        self.seen += len(lengths)
+        batches = []
+        for rows, length in plan_batches(np.minimum(lengths, self.limit), self.batch_size, self.grid):
+            size = rounded_up(len(rows), self.batch_size, length) if self.fixed_shapes else len(rows)
+            filled_up = np.pad(rows, (0, size - len(rows)), mode="edge")
+            batches.append(_Batch(rows, tokens.pack(filled_up, length)))
+        return batches
 
-    def _pack(self, segments: list[list[np.ndarray]], rows: np.ndarray, length: int) -> dict[str, np.ndarray]:
-        """Pack `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]`, padded to `length`."""
-        vocabulary = self.preprocessor.vocabulary
-        size = rounded_up(len(rows), self.batch_size, length) if self.fixed_shapes else len(rows)
-        ids = np.full((size, length), vocabulary.id_of(vocabulary.padding_token), np.int32)
-        mask, types = np.zeros_like(ids), np.zeros_like(ids)
-        ids[:, 0], mask[:, 0] = vocabulary.id_of("[CLS]"), 1  # rows that only fill up are [CLS] alone
-        separator = vocabulary.id_of("[SEP]")
-        for row, position in enumerate(rows):
-            start = 1
-            for number, column in enumerate(segments):
-                end = start + len(column[position])
-                ids[row, start:end], ids[row, end] = column[position], separator
-                types[row, start : end + 1] = number
-                start = end + 1
-            mask[row, :start] = 1
-        return {"input_word_ids": ids, "input_mask": mask, "input_type_ids": types}
+    def _tokenize(self, texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """Return all the texts' tokens, int32 `(n,)`, and each one's number of them, int64 `(texts,)`."""
+        import tensorflow as tf
+
+        parts = [
+            self.preprocessor.tokenize(tf.constant(texts[start : start + _TOKENIZER_BATCH]))
+            for start in range(0, len(texts), _TOKENIZER_BATCH)
+        ]
+        values = np.concatenate([part.values.numpy() for part in parts])
+        return values, np.concatenate([part.row_lengths().numpy() for part in parts])
 
     def _compute(self, batches: list[_Batch], advance: Callable[[int], Any]) -> list[np.ndarray]:
         count = sum(len(batch.rows) for batch in batches)
@@ -171,6 +140,6 @@ def _longest(layer: BertTrend, max_length: int | None) -> int:
     positions = layer.encoder.config.max_position_embeddings
     if max_length is None:
         return layer.preprocessor.sequence_length or layer.preprocessor.max_length or positions
-    if isinstance(max_length, bool) or not isinstance(max_length, int) or not 3 <= max_length <= positions:
+    if isinstance(max_length, bool) or not isinstance(max_length, int | np.integer) or not 3 <= max_length <= positions:
         raise ValueError(f"`max_length` must be between 3 and {positions}, the model's positions, got {max_length!r}.")
-    return max_length
+    return int(max_length)

@@ -17,8 +17,11 @@ def normalized(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.where(lengths > 0, lengths, 1)
 
 
-class Finish:
-    """Trims, normalises and quantises; int8 waits for all vectors where they give the ranges."""
+class VectorFormat:
+    """The form that vectors are returned in: cut, normalised, quantised.
+
+    If the vectors themselves give the ranges of int8, `chunk` leaves them in float32 and `all` quantises them.
+    """
 
     def __init__(self, dims, normalize, truncate_dim, precision, ranges, *, calibrate: bool) -> None:
         if precision not in PRECISIONS:

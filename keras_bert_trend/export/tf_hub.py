@@ -218,6 +218,7 @@ class _TextPreprocessing(_Saved):
         super().__init__()
         self.tokenize = _Tokenize(preprocessor, assets)
         self._sequence_length = sequence_length
+        self._special_ids = preprocessor.vocabulary.special_ids
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def __call__(self, sentences):
@@ -232,15 +233,8 @@ class _TextPreprocessing(_Saved):
         return self._pack(inputs, self._sequence_length if seq_length is None else seq_length)
 
     def _pack(self, segments, length):
-        ids = self.tokenize.special_ids
         flat = [segment.merge_dims(1, -1) if segment.ragged_rank > 1 else segment for segment in segments]
-        packed = pack_inputs(
-            flat,
-            tf.convert_to_tensor(length, tf.int32),
-            start_id=ids["start_of_sequence_id"],
-            end_id=ids["end_of_segment_id"],
-            padding_id=ids["padding_id"],
-        )
+        packed = pack_inputs(flat, tf.convert_to_tensor(length, tf.int32), self._special_ids)
         for tensor in packed.values():
             tensor.set_shape((None, length if isinstance(length, int) else None))
         return packed

@@ -1,74 +1,150 @@
-"""Trim and pack ragged token ids into the encoder's inputs, with core TensorFlow ops only.
+"""Trim and pack token ids into the encoder's inputs: `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` for a pair.
 
-TensorFlow Text has ops for both, but TF Serving releases have lacked them (`TFText>RoundRobinTrim`): what is exported
-should need as few ops beyond core TensorFlow as possible.
+Where each token goes is computed once, for TensorFlow (inside graphs and exports) and for NumPy (`embed`, which packs
+batches by length) alike. TensorFlow Text has operations for both steps, but TF Serving releases have lacked them
+(`TFText>RoundRobinTrim`): an export should need as few operations beyond core TensorFlow as possible.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 import tensorflow as tf
 
+from keras_bert_trend.preprocessing.vocabulary import SpecialIds
 
-def round_robin_lengths(first: tf.Tensor, second: tf.Tensor, budget: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return how many tokens each segment keeps when they take turns, the first one beginning.
+_PADDING, _START, _END = range(3)  # the first of the ids that a position may hold; the segments' tokens follow
+_SPECIAL_IDS = 3
+
+
+def special_token_count(segments: int) -> int:
+    """Return how many special tokens packing adds to one segment or to a pair: `[CLS]`, and `[SEP]` after each."""
+    return 1 + segments
+
+
+def trimmed_counts(counts: Sequence[Any], length, xp) -> list:
+    """Return how many tokens each segment keeps.
+
+    The segments of a pair are trimmed in turns (round robin), the first one beginning: a segment shorter than its half
+    leaves the rest to the other.
 
     Args:
-        first: token counts of the first segments, int `(batch,)`.
-        second: token counts of the second segments, int `(batch,)`.
-        budget: how many tokens there is room for, int scalar.
+        counts: list of one or two int `(B,)`. The segments' token counts.
+        length: int scalar. The length to trim to, special tokens included.
+        xp: module. `tensorflow` or `numpy`, whichever the arrays are of.
 
     Returns:
-        The two kept counts, int `(batch,)`. A segment shorter than its half leaves the rest to the other.
+        list of int `(B,)`, as many as `counts`.
     """
-    kept_first = tf.minimum(first, tf.maximum(budget - budget // 2, budget - second))
-    kept_second = tf.minimum(second, tf.maximum(budget // 2, budget - first))
-    return kept_first, kept_second
+    budget = xp.maximum(length - special_token_count(len(counts)), 0)
+    if len(counts) == 1:
+        return [xp.minimum(counts[0], budget)]
+    first, second = counts
+    return [
+        xp.minimum(first, xp.maximum(budget - budget // 2, budget - second)),
+        xp.minimum(second, xp.maximum(budget // 2, budget - first)),
+    ]
 
 
-def pack_inputs(
-    segments: list[tf.RaggedTensor], length: tf.Tensor, start_id: int, end_id: int, padding_id: int
-) -> dict[str, tf.Tensor]:
-    """Pack segments as `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, trimmed and padded to `length`.
+def _lay_out(starts: Sequence[Any], counts: Sequence[Any], column, xp) -> tuple[Any, Any, Any]:
+    """Say what stands at every position, as an index into the ids that may stand there.
+
+    One gather then fills the batch, instead of ragged tensors that are cut, joined and made dense.
 
     Args:
-        segments: one or two ragged int32 tensors `(batch, None)`.
-        length: the length to trim and pad to, int32 scalar.
-        start_id: id of `[CLS]`.
-        end_id: id of `[SEP]`.
-        padding_id: id of `[PAD]`.
+        starts: list of int `(B, 1)`. The index of each segment's first token.
+        counts: list of int `(B, 1)`. How many of its tokens are kept.
+        column: int `(1, T)`. The positions.
+        xp: module. `tensorflow` or `numpy`.
+
+    Returns:
+        The indices, int `(B, T)`, which positions are real, and which belong to a second segment, bool `(B, T)`.
+    """
+    source = xp.where(column == 0, _START, _PADDING)
+    begin, second_begins = 1, None
+    for start, count in zip(starts, counts, strict=True):
+        after = begin + count
+        source = xp.where((column >= begin) & (column < after), start - begin + column, source)
+        source = xp.where(column == after, _END, source)
+        begin = after + 1
+        second_begins = begin if second_begins is None else second_begins
+    real = column < begin
+    return source, real, real & (column >= second_begins)
+
+
+def pack_inputs(segments: Sequence[tf.RaggedTensor], length: tf.Tensor, ids: SpecialIds) -> dict[str, tf.Tensor]:
+    """Pack ragged segments, trimmed and padded to `length`, with core TensorFlow operations only.
+
+    Args:
+        segments: list of one or two ragged int32 `(B, None)`.
+        length: int32 scalar. The length to trim and pad to.
+        ids: `SpecialIds`.
+
+    Returns:
+        `input_word_ids`, `input_mask`, `input_type_ids`: int32 `(B, length)`; type ids are 0 in the first segment, 1 in
+        the second, 0 in the padding.
 
     Raises:
-        tf.errors.InvalidArgumentError: the two segments are not as many.
-
-    Returns:
-        `input_word_ids`, `input_mask`, `input_type_ids`: int32 `(batch, length)`; type ids are 0 in the first
-        segment, 1 in the second, 0 in the padding.
+        tf.errors.InvalidArgumentError: if the two segments of pairs are not equally many.
     """
     if len(segments) == 2:
         tf.debugging.assert_equal(
             *(segment.nrows() for segment in segments), message="The two segments of pairs must be as many."
         )
+    starts, first = [], _SPECIAL_IDS
+    for segment in segments:
+        starts.append(first + tf.cast(segment.row_starts(), tf.int32)[:, tf.newaxis])
+        first = first + tf.size(segment.values)
     counts = [tf.cast(segment.row_lengths(), tf.int32) for segment in segments]
-    budget = tf.maximum(length - 1 - len(segments), 0)
-    kept = [tf.minimum(counts[0], budget)] if len(segments) == 1 else list(round_robin_lengths(*counts, budget))
-
-    # Every position is looked up in one vector of all there is to stand there: a gather instead of ragged tensors that
-    # are cut, joined and made dense.
-    padding, start, end = range(3)
-    choices = tf.concat([[padding_id, start_id, end_id], *(segment.values for segment in segments)], axis=0)
-    column = tf.range(length)[tf.newaxis]
-    source = tf.where(column == 0, start, padding)
-    begin, first_choice, second_begins = 1, 3, None
-    for segment, count in zip(segments, kept, strict=True):
-        offset = first_choice + tf.cast(segment.row_starts(), tf.int32)[:, tf.newaxis] - begin
-        after = begin + count[:, tf.newaxis]
-        source = tf.where((column >= begin) & (column < after), offset + column, source)
-        source = tf.where(column == after, end, source)
-        begin, first_choice = after + 1, first_choice + tf.size(segment.values)
-        second_begins = begin if second_begins is None else second_begins
-    real = column < begin
+    kept = [count[:, tf.newaxis] for count in trimmed_counts(counts, length, tf)]
+    source, real, second = _lay_out(starts, kept, tf.range(length)[tf.newaxis], tf)
+    choices = tf.concat([list(ids), *(segment.values for segment in segments)], axis=0)
     return {
         "input_word_ids": tf.gather(choices, source),
         "input_mask": tf.cast(real, tf.int32),
-        "input_type_ids": tf.cast(real & (column >= second_begins), tf.int32),
+        "input_type_ids": tf.cast(second, tf.int32),
     }
+
+
+class TokenArrays(NamedTuple):
+    """Token ids of many texts, one or two segments each, as flat arrays that any choice of texts is packed from.
+
+    Attributes:
+        choices: int32 `(n,)`. The special ids, then all tokens of all segments.
+        starts: list of int `(texts, 1)`. The index in `choices` where each segment begins.
+        counts: list of int `(texts,)`. The segments' token counts.
+    """
+
+    choices: np.ndarray
+    starts: list[np.ndarray]
+    counts: list[np.ndarray]
+
+    @classmethod
+    def of(cls, segments: Sequence[tuple[np.ndarray, np.ndarray]], ids: SpecialIds) -> TokenArrays:
+        """Join segments, each given as all its tokens, int32 `(n,)`, and the texts' token counts, int `(texts,)`."""
+        values = [np.array(ids, np.int32), *(tokens for tokens, _ in segments)]
+        first = np.cumsum([len(array) for array in values])
+        starts = [
+            (begin + np.cumsum(counts) - counts)[:, np.newaxis]
+            for begin, (_, counts) in zip(first, segments, strict=False)
+        ]
+        return cls(np.concatenate(values), starts, [counts for _, counts in segments])
+
+    def lengths(self) -> np.ndarray:
+        """Return the texts' lengths, special tokens included: int `(texts,)`."""
+        return sum(self.counts) + special_token_count(len(self.counts))
+
+    def pack(self, rows: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        """Do what `pack_inputs` does, for the texts at `rows`."""
+        kept = trimmed_counts([count[rows] for count in self.counts], length, np)
+        starts = [start[rows] for start in self.starts]
+        source, real, second = _lay_out(
+            starts, [count[:, np.newaxis] for count in kept], np.arange(length)[np.newaxis], np
+        )
+        return {
+            "input_word_ids": np.take(self.choices, source),
+            "input_mask": real.astype(np.int32),
+            "input_type_ids": second.astype(np.int32),
+        }

@@ -164,13 +164,13 @@ class BertPreprocessor(keras.layers.Layer):
         """
         import tensorflow as tf
 
-        from keras_bert_trend.preprocessing.packing import pack_inputs
+        from keras_bert_trend.preprocessing.packing import pack_inputs, special_token_count
 
         segments = [self.tokenize(text) for text in _as_segments(to_string_tensors(inputs))]
-        vocabulary = self.vocabulary
         if self.sequence_length is None:
-            counts = tf.add_n([segment.row_lengths() for segment in segments]) + 1 + len(segments)  # (batch,)
-            longest = tf.reduce_max(tf.concat([counts, [1 + len(segments)]], axis=0))  # defined for an empty batch
+            special = special_token_count(len(segments))
+            counts = tf.add_n([segment.row_lengths() for segment in segments]) + special  # (batch,)
+            longest = tf.reduce_max(tf.concat([counts, [special]], axis=0))  # defined for an empty batch
             if self.truncate:
                 longest = tf.minimum(longest, self.max_length)
             elif self.max_length is not None:
@@ -178,13 +178,7 @@ class BertPreprocessor(keras.layers.Layer):
             length = tf.cast(longest, tf.int32)
         else:
             length = tf.constant(self.sequence_length, tf.int32)
-        packed = pack_inputs(
-            segments,
-            length,
-            start_id=vocabulary.id_of("[CLS]"),
-            end_id=vocabulary.id_of("[SEP]"),
-            padding_id=vocabulary.id_of(vocabulary.padding_token),
-        )
+        packed = pack_inputs(segments, length, self.vocabulary.special_ids)
         for tensor in packed.values():
             tensor.set_shape((None, self.sequence_length))
         return packed

@@ -6,6 +6,7 @@ import base64
 import unicodedata
 from collections.abc import Iterable
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,20 @@ PUNCTUATION = 2
 CONTINUATION = 4  # continues a word: "##ing"
 
 _WORD_BEGINS = "\u2581"  # "▁", what SentencePiece writes for a space
+
+
+class SpecialIds(NamedTuple):
+    """The ids that packing adds.
+
+    Attributes:
+        padding: int. The id of `[PAD]`.
+        start: int. The id of `[CLS]`.
+        end: int. The id of `[SEP]`.
+    """
+
+    padding: int
+    start: int
+    end: int
 
 
 class Vocabulary:
@@ -67,6 +82,11 @@ class Vocabulary:
             KeyError: the token is not in the vocabulary.
         """
         return self._ids[token]
+
+    @cached_property
+    def special_ids(self) -> SpecialIds:
+        """The ids that packing adds to a text's tokens."""
+        return SpecialIds(self.id_of(self.padding_token), self.id_of("[CLS]"), self.id_of("[SEP]"))
 
     def make_tokenizer(self, file: str | None = None):
         """Return a `tensorflow_text` tokenizer of normalised texts: `tokenize` gives ragged int32 ids.
