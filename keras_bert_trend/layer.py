@@ -11,9 +11,11 @@ import keras
 
 from keras_bert_trend.encoder import INPUT_NAMES, BertEncoder
 from keras_bert_trend.encoder.rows import can_skip_padding, resized
-from keras_bert_trend.pooling import Pooling, TrendPooling, encoder_arguments, get_pooling
+from keras_bert_trend.pooling import Pooling, TrendPooling, get_pooling, run_encoder
 from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
 from keras_bert_trend.preprocessing.preprocessor import to_string_tensors
+
+_EVERYTHING = {"return_attention_scores": True, "return_attention_received": True}  # that the encoder has
 
 _warned_about_training = False
 
@@ -36,7 +38,7 @@ class BertTrend(keras.layers.Layer):
         sequence_length: pad and trim texts to this length; `None` pads to the longest of each batch; `"auto"` is 128,
             or the model's length where that is less. Where strings come in and one vector a text goes out, under
             TensorFlow, only attention computes padding, up to the batch's longest text, and a text's embedding does not
-            depend on its batch. (With a pooling of your own if it says `skips_padding`.)
+            depend on its batch. (A custom pooling declares that with `needs`.)
         max_length: with `sequence_length=None`, the longest text taken; the model's length by default.
         truncate: with `sequence_length=None`, trim longer texts instead of refusing them.
         trainable: whether BERT trains; see `BertEncoder`, also for the next three.
@@ -115,7 +117,7 @@ class BertTrend(keras.layers.Layer):
         self._embedding_dim = self.pooling.output_dim(encoder.config.hidden_size, encoder.config.num_layers)
         if handle is not None:
             # Nothing else uses this encoder: a pooler that nobody reads would only be a weight without a gradient.
-            encoder.train_pooler = return_all or "pooled_output" in self.pooling.requires
+            encoder.train_pooler = return_all or self.pooling.needs.pooled_output
         if handle is not None or not trainable:
             self.trainable = trainable
             encoder.trainable = trainable
@@ -150,39 +152,37 @@ class BertTrend(keras.layers.Layer):
     def call(self, inputs, return_all=None, training=None):
         """Return the embedding, or everything; see the class."""
         return_all = self.return_all if return_all is None else return_all
-        skip_padding = False
-        if not isinstance(inputs, Mapping):
+        strings = not isinstance(inputs, Mapping)
+        if strings:
             inputs = self.preprocessor(inputs)
-            # Nobody sees how far the texts are padded, or what stands in the padding; and XLA has no strings.
-            skip_padding = not return_all and self.pooling.skips_padding and can_skip_padding()
-            if skip_padding:
-                texts = inputs["input_mask"].shape[0]
-                inputs = self._without_needless_padding(inputs)
-        arguments = self._encoder_arguments(return_all, inputs, skip_padding)
-        outputs = self.encoder(inputs, training=training, **arguments)
-        embedding = self.pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])
+        if return_all:
+            outputs = self.encoder(inputs, training=training, **_EVERYTHING)
+            return _everything(inputs, outputs, self._pool(outputs, inputs))
+        # Of strings nobody sees how far they are padded, or what stands in the padding; and XLA has no strings.
+        skip_padding = strings and not self.pooling.needs.padding and can_skip_padding()
+        texts = inputs["input_mask"].shape[0]
+        if skip_padding:
+            inputs = self._without_needless_padding(inputs)
+        (embedding,) = run_encoder(self.encoder, [self.pooling], inputs, training=training, skip_padding=skip_padding)
         if skip_padding:
             embedding.set_shape((texts, self.embedding_dim))
-        return _everything(inputs, outputs, embedding) if return_all else embedding
+        return embedding
+
+    def _pool(self, outputs, inputs):
+        return self.pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])
 
     def compute_output_spec(self, inputs, return_all=None, training=None):
         """Return `call`'s result as symbolic tensors, without tracing."""
         return_all = self.return_all if return_all is None else return_all
         if not isinstance(inputs, Mapping):
             inputs = self.preprocessor.compute_output_spec(inputs)
-        outputs = self.encoder.compute_output_spec(inputs, **self._encoder_arguments(return_all, inputs))
+        outputs = self.encoder.compute_output_spec(inputs, **(_EVERYTHING if return_all else {}))
         embedding = self.pooling.compute_output_spec(outputs, inputs["input_mask"])
         return _everything(inputs, outputs, embedding) if return_all else embedding
 
-    def _encoder_arguments(self, return_all: bool, inputs: Mapping, skip_padding: bool = False) -> dict[str, Any]:
-        """Ask the encoder for no more than what is returned or pooled."""
-        if return_all:
-            return {"return_attention_scores": True, "return_attention_received": True}
-        return encoder_arguments([self.pooling], self.encoder.config.num_layers, inputs, skip_padding=skip_padding)
-
     def _without_needless_padding(self, inputs: Mapping) -> dict[str, Any]:
         preprocessor, positions = self.preprocessor, self.encoder.config.max_position_embeddings
-        padding_id = preprocessor.vocabulary.id_of(preprocessor.vocabulary.padding_token)
+        padding_id = preprocessor.vocabulary.special_ids.padding
         return resized(inputs, padding_id, preprocessor.sequence_length or preprocessor.max_length or positions)
 
     def get_config(self) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import tensorflow as tf
 from keras import ops
 
 from keras_bert_trend import BertEncoder, BertPreprocessor, BertTrend, TrendPooling
-from keras_bert_trend.encoder import backend_ops
-from keras_bert_trend.pooling import encoder_arguments, get_pooling
+from keras_bert_trend.encoder import ops as encoder_ops
+from keras_bert_trend.pooling import Needs, get_pooling
 from tests.common import SENTENCES, random_inputs, run_fresh, to_numpy
 
 FEW = ["trend", "smooth_trend", "cls", "pooler", ["cls", "smooth_trend"]]
@@ -27,7 +27,7 @@ def ids(vocabulary):
 
 
 def pooled(encoder, pooling, ids, *, all_tokens):
-    arguments = encoder_arguments([pooling], encoder.config.num_layers, ids)
+    arguments = pooling.needs.encoder_arguments(encoder.config.num_layers, ids)
     if all_tokens:
         arguments = {"return_attention_received": True}
     outputs = encoder(ids, training=False, **arguments)
@@ -38,7 +38,7 @@ class TestLastBlock:
     @pytest.mark.parametrize("name", FEW, ids=str)
     def test_few_tokens_give_what_all_tokens_give(self, name, encoder, vocabulary, ids):
         pooling = get_pooling(name, vocabulary.token_kinds)
-        assert "last_block_tokens" in encoder_arguments([pooling], encoder.config.num_layers, ids)
+        assert "last_block_tokens" in pooling.needs.encoder_arguments(encoder.config.num_layers, ids)
         for run in (pooled, tf.function(pooled)):
             few, full = (run(encoder, pooling, ids, all_tokens=all_tokens) for all_tokens in (False, True))
             np.testing.assert_allclose(few, full, atol=1e-6)
@@ -72,7 +72,7 @@ class TestLastBlock:
     @pytest.mark.parametrize("name", MANY, ids=str)
     def test_poolings_that_read_all_tokens_get_them(self, name, vocabulary, ids):
         pooling = get_pooling(name, vocabulary.token_kinds)
-        assert "last_block_tokens" not in encoder_arguments([pooling], 6, ids)
+        assert "last_block_tokens" not in pooling.needs.encoder_arguments(6, ids)
 
     @pytest.mark.parametrize(
         "arguments",
@@ -81,7 +81,7 @@ class TestLastBlock:
     )
     def test_trends_that_need_the_last_block_first(self, arguments, vocabulary, ids):
         pooling = TrendPooling(vocabulary.token_kinds, **arguments)
-        assert "last_block_tokens" not in encoder_arguments([pooling], 6, ids)
+        assert "last_block_tokens" not in pooling.needs.encoder_arguments(6, ids)
 
     def test_a_single_block_is_first_and_last(self, small_config, vocabulary):
         encoder = BertEncoder(dataclasses.replace(small_config, num_layers=1))
@@ -93,7 +93,7 @@ class TestLastBlock:
 
     def test_the_layer_computes_two_tokens_of_a_text(self, encoder, vocabulary, ids, monkeypatch):
         rows = []
-        activation = backend_ops.activation
+        activation = encoder_ops.activation
         monkeypatch.setattr(
             "keras_bert_trend.encoder.transformer_block.activation",
             lambda x, name: rows.append(x.shape[0]) or activation(x, name),
@@ -129,8 +129,10 @@ class TestAttentionReceived:
 
     def test_published_trend_reads_the_first_block_only(self, vocabulary, ids):
         published, layers = (TrendPooling(vocabulary.token_kinds, reading=name) for name in ("published", "layers"))
-        assert encoder_arguments([published], 6, ids)["return_attention_received"] == [0]
-        assert encoder_arguments([published, layers], 6, ids)["return_attention_received"] is True
+        assert published.needs.encoder_arguments(6, ids)["return_attention_received"] == [0]
+        assert (
+            Needs.join([published.needs, layers.needs]).encoder_arguments(6, ids)["return_attention_received"] is True
+        )
 
     @pytest.mark.parametrize("blocks", [[99], [-1], [1, 0], [0, 0]], ids=str)
     def test_blocks_that_are_none(self, blocks, encoder, ids):
@@ -193,7 +195,7 @@ class TestFusing:
         x = generator.normal(3.0, 2.0, (37, 48)).astype("float32")
         gamma, beta = generator.normal(size=(2, 48)).astype("float32")
         normalise = tf.function(
-            lambda x: backend_ops.layer_norm(x, gamma, beta, 1e-12), input_signature=[tf.TensorSpec((None, 48))]
+            lambda x: encoder_ops.layer_norm(x, gamma, beta, 1e-12), input_signature=[tf.TensorSpec((None, 48))]
         )
         assert fused_operations(normalise, x)["_MklLayerNorm"] == 1
         wide = x.astype("float64")
@@ -249,7 +251,7 @@ class TestRematerialize:
 MEMORY = """
 import jax, keras, numpy as np
 from keras_bert_trend import BertConfig, BertEncoder
-from keras_bert_trend.pooling import encoder_arguments, get_pooling
+from keras_bert_trend.pooling import Needs, get_pooling
 
 def temporary_bytes(layers, name, length=512):
     small = {"vocab_size": 50, "hidden_size": 16, "num_heads": 4, "intermediate_size": 32}
@@ -258,7 +260,7 @@ def temporary_bytes(layers, name, length=512):
 
     def run(ids):
         inputs = {"input_word_ids": ids, "input_mask": ids * 0 + 1, "input_type_ids": ids * 0}
-        outputs = encoder(inputs, training=False, **encoder_arguments([pooling], layers, inputs))
+        outputs = encoder(inputs, training=False, **pooling.needs.encoder_arguments(layers, inputs))
         return pooling(outputs, inputs["input_mask"], input_word_ids=ids)
 
     compiled = jax.jit(run).lower(jax.ShapeDtypeStruct((2, length), "int32")).compile()

@@ -17,7 +17,7 @@ from keras_bert_trend import (
     MeanPooling,
     Pooling,
 )
-from keras_bert_trend.pooling import get_pooling, hidden_states, masked_mean
+from keras_bert_trend.pooling import Needs, get_pooling, hidden_states, masked_mean
 from tests.common import SENTENCES, V4, random_inputs, to_numpy
 
 LENGTHS = [9, 4, 2]
@@ -116,7 +116,7 @@ def test_concatenation(case, small_config):
     parts = [pool(get_pooling(name, kinds), outputs, inputs) for name in ("mean", "trend", "mean")]
     np.testing.assert_array_equal(pool(both, outputs, inputs), np.concatenate(parts, axis=-1))
     assert both.output_dim(16, 4) == 48
-    assert both.requires == {"attention_received"}
+    assert both.needs == Needs(attention_received=(0,), padding=False)
 
 
 @pytest.mark.parametrize("name", POOLING_NAMES)
@@ -189,7 +189,7 @@ def test_a_pooling_of_ones_own(case):
 class ScalarMix(Pooling):
     """A pooling that learns: the mean of all layers, weighted (Peters et al. 2018, §3.2)."""
 
-    skips_padding = True
+    needs = Needs(padding=False)
 
     def __init__(self, num_layers, **kwargs):
         super().__init__(**kwargs)
@@ -246,13 +246,15 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"Both.compute returned 32 dimensions, .* 16: override output_dim"):
             Both()(outputs, inputs["input_mask"])
 
-    def test_what_requires_does_not_name(self, small_config):
+    def test_what_needs_does_not_name(self, small_config):
         class Received(Pooling):
             def compute(self, outputs, input_mask, input_word_ids=None):
                 return outputs["attention_received"][:, 0, 0]
 
         encoder, inputs = BertEncoder(small_config), random_inputs(small_config, LENGTHS, 12)
-        with pytest.raises(ValueError, match="Received.compute reads 'attention_received', .* `requires`"):
+        with pytest.raises(
+            ValueError, match="Received.compute reads 'attention_received', .* Needs.attention_received="
+        ):
             Received()(encoder(inputs), inputs["input_mask"])
 
     def test_weights_in_build(self):
@@ -261,6 +263,12 @@ class TestErrors:
             class Late(Pooling):
                 def build(self, input_shape):
                     self.q = self.add_weight((3,))
+
+    def test_hooks_that_needs_has_replaced(self):
+        with pytest.raises(TypeError, match=r"Former.requires is no longer read: .* Needs.* attention_received"):
+
+            class Former(Pooling):
+                requires = frozenset({"attention_received"})
 
     def test_layers(self, case):
         outputs, inputs, _ = case

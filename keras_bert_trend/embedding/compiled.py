@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_bert_trend.encoder.rows import can_skip_padding
 from keras_bert_trend.layer import BertTrend
-from keras_bert_trend.pooling import Pooling, encoder_arguments, get_pooling
+from keras_bert_trend.pooling import Pooling, get_pooling, run_encoder
 
 _KEPT_FUNCTIONS = 8  # per encoder
 
@@ -49,12 +49,14 @@ _functions: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 def compiled_function(layer: BertTrend, poolings: dict[str, Any], jit_compile: bool) -> _Function:
     """Return the function of these poolings: the one that was made before, while the encoder lives."""
     kept = _functions.setdefault(layer.encoder, {})
-    key = (tuple(poolings.values()), bool(jit_compile))
+    kinds = layer.preprocessor.vocabulary.token_kinds
+    layers = [get_pooling(pooling, kinds) for pooling in poolings.values()]
+    # With the configurations: whoever sets an argument of a pooling after a call means the next call.
+    configs = tuple(str(pooling.get_config()) for pooling in layers)
+    key = (tuple(poolings.values()), configs, bool(jit_compile))
     if key not in kept:
         while len(kept) >= _KEPT_FUNCTIONS:
             del kept[next(iter(kept))]
-        kinds = layer.preprocessor.vocabulary.token_kinds
-        layers = [get_pooling(pooling, kinds) for pooling in poolings.values()]
         kept[key] = _Function(layers, _compile(layer.encoder, layers, jit_compile))
     return kept[key]
 
@@ -64,16 +66,11 @@ def _compile(encoder, poolings: list[Pooling], jit_compile: bool) -> Callable[[d
     skip_padding = not jit_compile and can_skip_padding()
 
     def forward(inputs):
-        encoder = reference()
-        arguments = encoder_arguments(poolings, encoder.config.num_layers, inputs, skip_padding=skip_padding)
-        outputs = encoder(inputs, training=False, **arguments)
-        results = []
-        for pooling in poolings:
-            vectors = pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])
+        results = run_encoder(reference(), poolings, inputs, training=False, skip_padding=skip_padding)
+        for pooling, vectors in zip(poolings, results, strict=True):
             if len(vectors.shape) != 2:
                 raise ValueError(f"`pooling` {pooling.name!r} gives a vector per token; embed needs one per text.")
-            results.append(keras.ops.cast(vectors, "float32"))
-        return results
+        return [keras.ops.cast(vectors, "float32") for vectors in results]
 
     backend = keras.backend.backend()
     if backend == "tensorflow":

@@ -1,79 +1,103 @@
-"""The pooling room: one class per pooling, from the encoder's outputs to one vector a text."""
+"""The pooling room: one class per pooling, from the encoder's outputs to one vector a text.
+
+The names below can be read without importing Keras; the classes are loaded on first use.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_bert_trend.pooling.base import Pooling, encoder_arguments, hidden_states, masked_mean
-from keras_bert_trend.pooling.concat import ConcatPooling
-from keras_bert_trend.pooling.last_layer import (
-    ClsPooling,
-    MaxPooling,
-    MeanPooling,
-    MeanStdPooling,
-    PoolerPooling,
-)
-from keras_bert_trend.pooling.layer_mix import FirstLastMean, LastFourConcat, LastFourSum, LayerPooling, SecondToLast
-from keras_bert_trend.pooling.trend import TrendPooling
+from keras_bert_trend._utils import lazy_attributes
 
-__all__ = [
-    "POOLING_NAMES",
-    "ClsPooling",
-    "ConcatPooling",
-    "FirstLastMean",
-    "LastFourConcat",
-    "LastFourSum",
-    "LayerPooling",
-    "MaxPooling",
-    "MeanPooling",
-    "MeanStdPooling",
-    "PoolerPooling",
-    "Pooling",
-    "SecondToLast",
-    "TrendPooling",
-    "encoder_arguments",
-    "get_pooling",
-    "hidden_states",
-    "masked_mean",
-]
+if TYPE_CHECKING:
+    from keras_bert_trend.pooling.base import Needs, Pooling, hidden_states, masked_mean, run_encoder
+    from keras_bert_trend.pooling.concat import ConcatPooling
+    from keras_bert_trend.pooling.last_layer import (
+        ClsPooling,
+        MaxPooling,
+        MeanPooling,
+        MeanStdPooling,
+        PoolerPooling,
+    )
+    from keras_bert_trend.pooling.layer_mix import (
+        FirstLastMean,
+        LastFourConcat,
+        LastFourSum,
+        LayerPooling,
+        SecondToLast,
+    )
+    from keras_bert_trend.pooling.trend import TrendPooling
 
-_BY_NAME = {
-    "trend": lambda kinds: TrendPooling(kinds, name="trend"),
-    "smooth_trend": lambda kinds: TrendPooling(kinds, measure="asinh", name="smooth_trend"),
-    "last_four_sum": lambda kinds: LastFourSum(name="last_four_sum"),
-    "last_four_concat": lambda kinds: LastFourConcat(name="last_four_concat"),
-    "cls": lambda kinds: ClsPooling(name="cls"),
-    "pooler": lambda kinds: PoolerPooling(name="pooler"),
-    "mean": lambda kinds: MeanPooling(name="mean"),
-    "max": lambda kinds: MaxPooling(name="max"),
-    "first_last_mean": lambda kinds: FirstLastMean(name="first_last_mean"),
-    "mean_std": lambda kinds: MeanStdPooling(name="mean_std"),
-    "second_to_last": lambda kinds: SecondToLast(name="second_to_last"),
+_MODULES = {
+    "ClsPooling": "last_layer",
+    "ConcatPooling": "concat",
+    "FirstLastMean": "layer_mix",
+    "LastFourConcat": "layer_mix",
+    "LastFourSum": "layer_mix",
+    "LayerPooling": "layer_mix",
+    "MaxPooling": "last_layer",
+    "MeanPooling": "last_layer",
+    "MeanStdPooling": "last_layer",
+    "Needs": "base",
+    "PoolerPooling": "last_layer",
+    "Pooling": "base",
+    "SecondToLast": "layer_mix",
+    "TrendPooling": "trend",
+    "hidden_states": "base",
+    "masked_mean": "base",
+    "run_encoder": "base",
 }
 
-POOLING_NAMES = tuple(_BY_NAME)
+__all__ = ["POOLING_NAMES", "get_pooling", *_MODULES]
+
+__getattr__ = lazy_attributes(__name__, _MODULES)
+
+#: Name → class and arguments. A trend pooling takes the vocabulary's token kinds first.
+_PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "trend": ("TrendPooling", {}),
+    "smooth_trend": ("TrendPooling", {"measure": "asinh"}),
+    "last_four_sum": ("LastFourSum", {}),
+    "last_four_concat": ("LastFourConcat", {}),
+    "cls": ("ClsPooling", {}),
+    "pooler": ("PoolerPooling", {}),
+    "mean": ("MeanPooling", {}),
+    "max": ("MaxPooling", {}),
+    "first_last_mean": ("FirstLastMean", {}),
+    "mean_std": ("MeanStdPooling", {}),
+    "second_to_last": ("SecondToLast", {}),
+}
+
+POOLING_NAMES = tuple(_PRESETS)
 
 
 def get_pooling(pooling: str | Pooling | Sequence[str | Pooling], token_kinds: np.ndarray | None = None) -> Pooling:
     """Return the pooling layer that a name, a list of names (concatenated) or a layer stands for.
 
     Args:
-        pooling: one of `POOLING_NAMES`, a `Pooling`, or a list of those.
-        token_kinds: `Vocabulary.token_kinds`, needed by the trend poolings.
+        pooling: str, `Pooling`, or a list of those. A name is one of `POOLING_NAMES`.
+        token_kinds: uint8 array `(vocabulary size,)` or `None`. `Vocabulary.token_kinds`, which the trend poolings
+            need.
 
     Raises:
-        ValueError: the name is unknown, or a trend pooling is named without `token_kinds`.
+        ValueError: if the name is unknown, or if a trend pooling is named without `token_kinds`.
     """
+    from keras_bert_trend.pooling.base import Pooling
+    from keras_bert_trend.pooling.concat import ConcatPooling
+
     if isinstance(pooling, Pooling):
         return pooling
     if isinstance(pooling, list | tuple):
         return ConcatPooling([get_pooling(part, token_kinds) for part in pooling])
-    if not isinstance(pooling, str) or pooling not in _BY_NAME:
+    if not isinstance(pooling, str) or pooling not in _PRESETS:
         raise ValueError(
-            f"`pooling` must be one of {list(_BY_NAME)}, a list of them, or a Pooling layer; got {pooling!r}."
+            f"`pooling` must be one of {list(_PRESETS)}, a list of them, or a Pooling layer; got {pooling!r}."
         )
-    if token_kinds is None and pooling in ("trend", "smooth_trend"):
-        raise ValueError(f"`pooling`={pooling!r} needs a vocabulary, to tell words from punctuation.")
-    return _BY_NAME[pooling](token_kinds)
+    class_name, arguments = _PRESETS[pooling]
+    if class_name == "TrendPooling":
+        if token_kinds is None:
+            raise ValueError(f"`pooling`={pooling!r} needs a vocabulary, to tell words from punctuation.")
+        arguments = {"token_kinds": token_kinds, **arguments}
+    return __getattr__(class_name)(**arguments, name=pooling)

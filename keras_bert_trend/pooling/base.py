@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -10,58 +12,130 @@ from keras import ops
 
 from keras_bert_trend.encoder.ops import wide_dtype
 
-_ON_REQUEST = ("attention_scores", "attention_received")
+#: What subclasses declared before `Needs`, and what takes its place.
+_FORMER_HOOKS = {
+    "requires": "attention_received, attention_scores or pooled_output",
+    "attention_blocks": "attention_received",
+    "skips_padding": "padding",
+    "reads_few_tokens": "last_tokens",
+    "tokens_read": "last_tokens",
+}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a pooling reads of the encoder beside the hidden states. The encoder computes nothing else.
+
+    Args:
+        pooled_output: bool. Whether `pooled_output` is read.
+        attention_scores: bool. Whether `attention_scores` are read.
+        attention_received: bool or tuple of int. Whether `attention_received` is read, of all blocks or of those whose
+            numbers (from 0) are given.
+        last_tokens: callable or `None`. Set it if `compute` reads few tokens of the last layer and knows which before
+            the last block has run: `last_tokens(outputs, input_mask, input_word_ids)` returns their positions, int32
+            `(B, n)`, and the last block then computes these tokens alone. `outputs` holds what there is by then.
+        padding: bool. Whether `compute` reads states at padding, or needs them to be as long as the texts were padded.
+            If `False`, the states at padding may be zero, and `T` may be the length of the batch's longest text:
+            `BertTrend` and `embed` then save the time that padding takes.
+    """
+
+    pooled_output: bool = False
+    attention_scores: bool = False
+    attention_received: bool | tuple[int, ...] = False
+    last_tokens: Callable[[Mapping, Any, Any], Any] | None = None
+    padding: bool = True
+
+    @classmethod
+    def join(cls, needs: Sequence[Needs]) -> Needs:
+        """Return what several poolings need together."""
+        received = [each.attention_received for each in needs if each.attention_received is not False]
+        readers = [each.last_tokens for each in needs]
+        return cls(
+            pooled_output=any(each.pooled_output for each in needs),
+            attention_scores=any(each.attention_scores for each in needs),
+            attention_received=True if True in received else tuple(sorted(set().union(*received))) or False,
+            last_tokens=functools.partial(_join_tokens, readers) if all(readers) else None,
+            padding=any(each.padding for each in needs),
+        )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the encoder's outputs that are read beside the hidden states."""
+        names = ("pooled_output", "attention_scores", "attention_received")
+        return tuple(name for name in names if getattr(self, name) is not False)
+
+    def encoder_arguments(self, num_layers: int, inputs: Mapping, *, skip_padding: bool = False) -> dict[str, Any]:
+        """Return the call arguments that make `BertEncoder` compute this and nothing else.
+
+        Args:
+            num_layers: int. The encoder's number of blocks.
+            inputs: dict. The encoder's inputs.
+            skip_padding: bool. Leave padding out if no pooling reads it.
+        """
+        received = self.attention_received
+        arguments = {
+            "return_attention_scores": self.attention_scores,
+            "return_attention_received": received if isinstance(received, bool) else list(received),
+            "skip_padding": skip_padding and not self.padding,
+        }
+        # The tokens must be known before the last block: not if they follow from its own attention.
+        read_late = received is True or (received and num_layers - 1 in received)
+        if self.last_tokens is not None and not read_late:
+            mask, ids = inputs["input_mask"], inputs["input_word_ids"]
+            arguments["last_block_tokens"] = functools.partial(self.last_tokens, input_mask=mask, input_word_ids=ids)
+        return arguments
+
+
+def _join_tokens(readers: Sequence[Callable], outputs, input_mask, input_word_ids):
+    return ops.concatenate([read(outputs, input_mask, input_word_ids) for read in readers], axis=1)
 
 
 class Pooling(keras.layers.Layer):
-    """Base of the poolings: the encoder's output dict and the mask in, `(batch, embedding_dim)` out.
+    """Base class of the poolings: the encoder's outputs and the mask in, one vector a text out.
 
-    A pooling of your own overrides `compute` and `output_dim`, and `requires` where it needs more than the hidden
-    states. It must ignore padding exactly, and use `keras.ops` only. It is faster where it can set `skips_padding`.
-    Weights that it trains are made in `__init__` (`add_weight`): the encoder's sizes are arguments then. They stay what
-    they are under mixed precision, and `BertTrend`'s `dtype` is not theirs: cast them to the states' dtype.
+    Subclass it, implement `compute` with `keras.ops`, and set `needs` if it reads more than the hidden states. Override
+    `output_dim` if the result is not `hidden_size` wide, and `get_config` if the constructor has arguments. `compute`
+    must ignore padding. Create trainable weights in `__init__` (`add_weight`); `BertTrend`'s `dtype` does not apply to
+    them, so cast them to the states' dtype.
 
     Example:
-        >>> from keras_bert_trend.pooling import hidden_states, masked_mean
+        >>> from keras_bert_trend.pooling import Needs, hidden_states, masked_mean
         >>> @keras.saving.register_keras_serializable(package="mine")
         ... class FirstBlock(Pooling):
-        ...     skips_padding = True
+        ...     needs = Needs(padding=False)
         ...
         ...     def compute(self, outputs, input_mask, input_word_ids=None):
         ...         return masked_mean(hidden_states(outputs)[1], input_mask)
 
     Call arguments:
-        outputs: `BertEncoder`'s result, of which `compute` may read without more ado `embedding_output`,
-            `encoder_outputs` and `sequence_output` (`hidden_states` has them in order), and what `requires` names.
-        input_mask: `(batch, seq)`, 1 for real tokens.
-        input_word_ids: `(batch, seq)`; needed by poolings that look at words (`TrendPooling`).
+        outputs: dict. `BertEncoder`'s result: `embedding_output`, `encoder_outputs`, `sequence_output` (`hidden_states`
+            lists them in order), and what `needs` names.
+        input_mask: int `(B, T)`. 1 for real tokens.
+        input_word_ids: int `(B, T)`. The token ids; only poolings that look at words use them.
 
     Returns:
-        `(batch, output_dim)`.
+        `(B, output_dim)`.
 
     Raises:
-        ValueError: the encoder was not asked for what `requires` names; `compute` reads attention that `requires` does
-            not name, or returned another width than `output_dim` promises.
-        TypeError: a subclass defines `build`, which is never called.
+        ValueError: if the encoder was not asked for what `needs` names, if `compute` reads attention that `needs` does
+            not name, or if it returns another width than `output_dim`.
+        TypeError: if a subclass defines `build`, which is never called, or a hook that `needs` has replaced.
     """
 
-    #: Encoder outputs that `compute` reads beside the hidden states: `"pooled_output"`, `"attention_received"`,
-    #: `"attention_scores"`.
-    requires: frozenset[str] = frozenset()
-
-    #: Of `"attention_received"`, the blocks that are read, from 0; `None` is all of them.
-    attention_blocks: tuple[int, ...] | None = None
-
-    #: Whether `compute` may get states without the padding's: zero where the encoder leaves it out, and of a length
-    #: that is open in a graph, that of the batch's longest text (in 16s) instead of `sequence_length`. The mask says as
-    #: ever what is real. `BertTrend` and `embed` then save the time that padding takes.
-    skips_padding: bool = False
+    #: What `compute` reads beside the hidden states: a `Needs`, or a property that returns one.
+    needs: Needs = Needs()
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
         if "build" in vars(cls):
             # Keras builds by the shapes of a call, of which a pooling has dozens, and `BertTrend` is complete before.
-            raise TypeError(f"{cls.__name__}.build would never be called: make the weights of a pooling in __init__.")
+            raise TypeError(f"{cls.__name__}.build would never be called: create the weights in __init__.")
+        for hook, argument in _FORMER_HOOKS.items():
+            if hook in vars(cls):
+                raise TypeError(
+                    f"{cls.__name__}.{hook} is no longer read: declare it in one place, needs = Needs(…), with the "
+                    f"argument {argument} (keras_bert_trend.pooling.Needs)."
+                )
 
     def __init__(self, **kwargs) -> None:
         # `autocast=False`: attention sums come in float32, and must stay so under mixed precision.
@@ -75,27 +149,14 @@ class Pooling(keras.layers.Layer):
         """Return the pooled tensor; override this."""
         raise NotImplementedError
 
-    def reads_few_tokens(self, num_layers: int) -> bool:
-        """Whether `compute` reads only few tokens of the last layer, those that `tokens_read` tells."""
-        return False
-
-    def tokens_read(self, outputs: Mapping, input_mask, input_word_ids=None):
-        """Return the positions that `compute` reads of the last layer's states: int32 `(batch, n)`.
-
-        Args:
-            outputs: the encoder's outputs before the last block.
-            input_mask: `(batch, seq)`.
-            input_word_ids: `(batch, seq)`.
-        """
-        raise NotImplementedError
-
     def output_dim(self, hidden_size: int, num_layers: int) -> int:
         """Return the width of the result for an encoder of this shape."""
         return hidden_size
 
     def call(self, outputs, input_mask, input_word_ids=None):
         """Check that the outputs are there, and pool them."""
-        missing = sorted(name for name in self.requires if name not in outputs)
+        needed = self.needs.outputs
+        missing = [name for name in needed if name not in outputs]
         if missing:
             raise ValueError(
                 f"{type(self).__name__} needs the encoder's {missing}: call the encoder with "
@@ -105,16 +166,16 @@ class Pooling(keras.layers.Layer):
         try:
             pooled = self.compute(outputs, input_mask, input_word_ids)
         except KeyError as error:
-            if error.args[0] not in _ON_REQUEST:
+            if error.args[:1] not in (("attention_scores",), ("attention_received",)) or error.args[0] in needed:
                 raise
             raise ValueError(
-                f"{type(self).__name__}.compute reads {error.args[0]!r}, which the encoder computes for poolings only "
-                "whose `requires` names it: add it there."
+                f"{type(self).__name__}.compute reads {error.args[0]!r}, which the encoder computes only if asked: "
+                f"set needs = Needs({error.args[0]}=True)."
             ) from None
         promised = self._width(outputs)
         if pooled.shape[-1] not in (promised, None):
             raise ValueError(
-                f"{type(self).__name__}.compute returned {pooled.shape[-1]} dimensions, where its output_dim says "
+                f"{type(self).__name__}.compute returned {pooled.shape[-1]} dimensions, but its output_dim says "
                 f"{promised}: override output_dim too."
             )
         return pooled
@@ -132,42 +193,35 @@ class Pooling(keras.layers.Layer):
         return keras.KerasTensor(shape, dtype=sequence.dtype)
 
 
-def encoder_arguments(
-    poolings: Sequence[Pooling], num_layers: int, inputs: Mapping, *, skip_padding: bool = False
-) -> dict[str, Any]:
-    """Return what to call an encoder with, beside the inputs, so that it computes no more than these poolings read.
+def run_encoder(
+    encoder, poolings: Sequence[Pooling], inputs: Mapping, *, training: bool | None = None, skip_padding: bool = False
+) -> list:
+    """Run an encoder and pool its outputs, computing no more than the poolings read.
 
     Args:
-        poolings: what will be called on the outputs.
-        num_layers: the encoder's number of blocks.
-        inputs: the encoder's inputs.
-        skip_padding: leave padding out where all of the poolings take that. A compiler would not.
+        encoder: `BertEncoder`.
+        poolings: list of `Pooling`.
+        inputs: dict. The encoder's three inputs, int `(B, T)`.
+        training: bool or `None`. Whether dropout acts.
+        skip_padding: bool. Leave padding out if none of the poolings reads it.
+
+    Returns:
+        list of `(B, output_dim)`, one for each pooling.
     """
-    required = frozenset().union(*(pooling.requires for pooling in poolings))
-    readers = [pooling for pooling in poolings if "attention_received" in pooling.requires]
-    received: bool | list[int] = bool(readers)
-    if readers and all(pooling.attention_blocks is not None for pooling in readers):
-        received = sorted(set().union(*(pooling.attention_blocks for pooling in readers)))
-    arguments = {
-        "return_attention_scores": "attention_scores" in required,
-        "return_attention_received": received,
-        "skip_padding": skip_padding and all(pooling.skips_padding for pooling in poolings),
-    }
-    if all(pooling.reads_few_tokens(num_layers) for pooling in poolings):
-        rest = inputs["input_mask"], inputs["input_word_ids"]
-        arguments["last_block_tokens"] = lambda outputs: ops.concatenate(
-            [pooling.tokens_read(outputs, *rest) for pooling in poolings], axis=1
-        )
-    return arguments
+    needs = Needs.join([pooling.needs for pooling in poolings])
+    arguments = needs.encoder_arguments(encoder.config.num_layers, inputs, skip_padding=skip_padding)
+    outputs = encoder(inputs, training=training, **arguments)
+    mask, ids = inputs["input_mask"], inputs["input_word_ids"]
+    return [pooling(outputs, mask, input_word_ids=ids) for pooling in poolings]
 
 
 def hidden_states(outputs: Mapping) -> list:
-    """Return the embedding output and all encoder outputs: layer 0 … layer L, each `(batch, seq, hidden)`."""
+    """Return the embedding output and all encoder outputs: layer 0 … layer L, each `(B, T, hidden)`."""
     return [outputs["embedding_output"], *outputs["encoder_outputs"]]
 
 
 def masked_mean(states, input_mask):
-    """Average over the real tokens: `(batch, seq, hidden)` → `(batch, hidden)`; a row without any gives zeros.
+    """Average over the real tokens: `(B, T, hidden)` → `(B, hidden)`; a row without any gives zeros.
 
     The sum runs in float32 or wider, so that long texts lose nothing under mixed precision.
     """

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_bert_trend.pooling.base import Pooling
+from keras_bert_trend.pooling.base import Needs, Pooling
 
 
 @keras.saving.register_keras_serializable(package="keras_bert_trend")
@@ -31,29 +31,9 @@ class ConcatPooling(Pooling):
         self.poolings = list(poolings)
 
     @property
-    def requires(self) -> frozenset[str]:
-        """Everything that any of the poolings requires."""
-        return frozenset().union(*(pooling.requires for pooling in self.poolings))
-
-    @property
-    def attention_blocks(self) -> tuple[int, ...] | None:
-        """The blocks that any of the poolings reads the attention of."""
-        blocks = [pooling.attention_blocks for pooling in self.poolings if "attention_received" in pooling.requires]
-        return None if None in blocks else tuple(sorted(set().union(*blocks)))
-
-    @property
-    def skips_padding(self) -> bool:
-        """Whether all of the poolings do."""
-        return all(pooling.skips_padding for pooling in self.poolings)
-
-    def reads_few_tokens(self, num_layers):
-        """Return whether all of the poolings do."""
-        return all(pooling.reads_few_tokens(num_layers) for pooling in self.poolings)
-
-    def tokens_read(self, outputs, input_mask, input_word_ids=None):
-        """Return the positions that any of the poolings reads."""
-        rest = input_mask, input_word_ids
-        return ops.concatenate([pooling.tokens_read(outputs, *rest) for pooling in self.poolings], axis=1)
+    def needs(self) -> Needs:
+        """What any of the poolings needs."""
+        return Needs.join([pooling.needs for pooling in self.poolings])
 
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, sum of the widths)`."""

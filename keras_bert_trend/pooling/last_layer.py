@@ -6,51 +6,35 @@ import keras
 from keras import ops
 
 from keras_bert_trend.encoder.ops import wide_dtype
-from keras_bert_trend.pooling.base import Pooling, masked_mean
+from keras_bert_trend.pooling.base import Needs, Pooling, masked_mean
+
+
+def _first_token(outputs, input_mask, input_word_ids):
+    """Return the position of [CLS], `(B, 2)`."""
+    # Twice: a product with one row runs in another kernel than one with many, and rounds differently.
+    return ops.zeros_like(ops.stack([input_mask[:, 0]] * 2, axis=1), dtype="int32")
 
 
 @keras.saving.register_keras_serializable(package="keras_bert_trend")
 class ClsPooling(Pooling):
     """The last hidden state of the first token, [CLS]: `H[L, 0]` (Devlin et al. 2019, §3)."""
 
-    skips_padding = True
+    needs = Needs(last_tokens=_first_token, padding=False)
 
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`."""
         return outputs["sequence_output"][:, 0]
-
-    def reads_few_tokens(self, num_layers):
-        """Return True: the first is the only one."""
-        return True
-
-    def tokens_read(self, outputs, input_mask, input_word_ids=None):
-        """Return the position 0."""
-        return _first_token(input_mask)
 
 
 @keras.saving.register_keras_serializable(package="keras_bert_trend")
 class PoolerPooling(Pooling):
     """The encoder's `pooled_output`: `tanh(W · H[L, 0] + b)` (google-research/bert, `modeling.py`, `pooler`)."""
 
-    skips_padding = True
-    requires = frozenset({"pooled_output"})
+    needs = Needs(pooled_output=True, last_tokens=_first_token, padding=False)
 
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`."""
         return outputs["pooled_output"]
-
-    def reads_few_tokens(self, num_layers):
-        """Return True: the first is the only one."""
-        return True
-
-    def tokens_read(self, outputs, input_mask, input_word_ids=None):
-        """Return the position 0."""
-        return _first_token(input_mask)
-
-
-def _first_token(input_mask):
-    # Twice: of one row alone products are computed by another kernel, which rounds otherwise than that for many.
-    return ops.zeros_like(ops.stack([input_mask[:, 0]] * 2, axis=1), dtype="int32")
 
 
 @keras.saving.register_keras_serializable(package="keras_bert_trend")
@@ -60,7 +44,7 @@ class MeanPooling(Pooling):
     Source: Reimers and Gurevych 2019 (Sentence-BERT, arXiv:1908.10084), §3.
     """
 
-    skips_padding = True
+    needs = Needs(padding=False)
 
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`."""
@@ -71,7 +55,7 @@ class MeanPooling(Pooling):
 class MaxPooling(Pooling):
     """Maximum of `H[L, t]` over the real tokens, dimension by dimension (Reimers and Gurevych 2019)."""
 
-    skips_padding = True
+    needs = Needs(padding=False)
 
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`; a row without real tokens gives zeros."""
@@ -90,7 +74,7 @@ class MeanStdPooling(Pooling):
     Verification"). The standard deviation is the population's, `√(Σ(x − mean)² / n)`.
     """
 
-    skips_padding = True
+    needs = Needs(padding=False)
 
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, 2 · hidden)`; one token has standard deviation zero."""

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_bert_trend.pooling.base import Pooling, hidden_states, masked_mean
+from keras_bert_trend.pooling.base import Needs, Pooling, hidden_states, masked_mean
 
 _COMBINE = ("sum", "mean", "concat")
 _LEVELS = ("sentence", "token")
@@ -42,9 +42,9 @@ class LayerPooling(Pooling):
         self.level = level
 
     @property
-    def skips_padding(self) -> bool:
-        """Whether one vector a text comes out: at token level the result is as long as the texts were padded."""
-        return self.level == "sentence"
+    def needs(self) -> Needs:
+        """At token level the result is as long as the texts were padded."""
+        return Needs(padding=self.level == "token")
 
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, width)`, or `(batch, seq, width)` at token level."""
@@ -131,7 +131,7 @@ class FirstLastMean(Pooling):
     Source: Gao et al. 2021 (SimCSE, arXiv:2104.08821), pooler type `avg_first_last`.
     """
 
-    skips_padding = True
+    needs = Needs(padding=False)
 
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`."""
@@ -143,7 +143,7 @@ class FirstLastMean(Pooling):
 class SecondToLast(Pooling):
     """Mean over the real tokens of `H[L−1, t]` (Devlin et al. 2019, §5.3, "Second-to-Last Hidden")."""
 
-    skips_padding = True
+    needs = Needs(padding=False)
 
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`; with a single block, `H[0]` is the second to last."""

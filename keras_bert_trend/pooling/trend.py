@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_bert_trend.encoder.ops import wide_dtype
-from keras_bert_trend.pooling.base import Pooling
+from keras_bert_trend.pooling.base import Needs, Pooling
 from keras_bert_trend.preprocessing.vocabulary import CONTINUATION, PUNCTUATION, SPECIAL
 
 READINGS = ("published", "layers", "all")
@@ -68,9 +68,6 @@ class TrendPooling(Pooling):
         ValueError: an argument is none of these; on a call, `input_word_ids` is missing.
     """
 
-    requires = frozenset({"attention_received"})
-    skips_padding = True
-
     def __init__(
         self,
         token_kinds: Sequence[int] | np.ndarray | str,
@@ -101,17 +98,17 @@ class TrendPooling(Pooling):
         self.scale = float(scale)
 
     @property
-    def attention_blocks(self) -> tuple[int, ...] | None:
-        """The first block alone for the published reading."""
-        return (0,) if self.reading == "published" else None
+    def needs(self) -> Needs:
+        """The published reading knows its two words from the first block: the last one need not compute the others."""
+        published = self.reading == "published"
+        two_tokens = published and self.aggregation == "anchor_related" and self.unit == "token"
+        return Needs(
+            attention_received=(0,) if published else True,
+            last_tokens=self._anchor_and_related if two_tokens else None,
+            padding=False,
+        )
 
-    def reads_few_tokens(self, num_layers):
-        """Return whether the two words are known before the last block, and are one token each."""
-        early = self.reading == "published" and num_layers > 1
-        return early and self.aggregation == "anchor_related" and self.unit == "token"
-
-    def tokens_read(self, outputs, input_mask, input_word_ids=None):
-        """Return the positions of the anchor and of the related word."""
+    def _anchor_and_related(self, outputs, input_mask, input_word_ids):
         chosen = self.select(outputs, input_mask, input_word_ids)
         return ops.stack([chosen["anchor"], chosen["related"]], axis=1)
 
@@ -260,7 +257,7 @@ class TrendPooling(Pooling):
         """Return the arguments; the token kinds as one digit a token."""
         return {
             **super().get_config(),
-            "token_kinds": "".join(map(str, self.token_kinds.tolist())),
+            "token_kinds": (self.token_kinds + ord("0")).tobytes().decode("ascii"),
             "reading": self.reading,
             "measure": self.measure,
             "aggregation": self.aggregation,
