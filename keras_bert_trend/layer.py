@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_bert_trend.encoder import INPUT_NAMES, BertEncoder
 from keras_bert_trend.encoder.rows import can_skip_padding, resized
-from keras_bert_trend.pooling import Pooling, TrendPooling, get_pooling, run_encoder
+from keras_bert_trend.pooling import ConcatPooling, Pooling, TrendPooling, get_pooling, run_encoder
 from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
-from keras_bert_trend.preprocessing.preprocessor import to_string_tensors
+from keras_bert_trend.preprocessing.segments import as_segments, flattened, is_batch, to_string_tensors
 
 _EVERYTHING = {"return_attention_scores": True, "return_attention_received": True}  # that the encoder has
-
-_warned_about_training = False
 
 
 @keras.saving.register_keras_serializable(package="keras_bert_trend")
@@ -25,65 +25,71 @@ class BertTrend(keras.layers.Layer):
     """Strings (or token ids) to a sentence embedding, BERT included and trainable.
 
     Example:
-        >>> layer = BertTrend("minilm", pooling="smooth_trend", sequence_length=64)
-        >>> text = keras.Input((), dtype="string")
+        >>> layer = BertTrend("minilm", sequence_length=64)
+        >>> text = keras.Input((), dtype="string", name="text")
         >>> model = keras.Model(text, keras.layers.Dense(1, "sigmoid")(layer(text)))
         >>> layer.embedding_dim
         384
 
     Args:
-        handle: what `keras_bert_trend.sources.load_source` takes: `"minilm"`, a folder, a TF Hub URL. Leave it out to
-            give `encoder` and `preprocessor` instead.
-        pooling: a name (`keras_bert_trend.POOLING_NAMES`), a list of names (concatenated) or a `Pooling` layer.
-        sequence_length: pad and trim texts to this length; `None` pads to the longest of each batch; `"auto"` is 128,
-            or the model's length where that is less. Where strings come in and one vector a text goes out, under
-            TensorFlow, only attention computes padding, up to the batch's longest text, and a text's embedding does not
-            depend on its batch. (A custom pooling declares that with `needs`.)
-        max_length: with `sequence_length=None`, the longest text taken; the model's length by default.
-        truncate: with `sequence_length=None`, trim longer texts instead of refusing them.
-        trainable: whether BERT trains; see `BertEncoder`, also for the next three.
-        freeze_embeddings: keep the embeddings as they are while the blocks train.
-        trainable_layers: train only the last `n` blocks.
-        rematerialize: in training, compute the blocks again in the backward pass: less memory, more time.
-        return_all: return every output of the encoder beside the embedding, instead of the embedding alone.
-        vocabulary: for a model that brings none: the WordPiece tokens, a serialised SentencePiece model, or what
+        handle: str or path. What `keras_bert_trend.sources.load_source` takes: `"minilm"`, a folder, a TF Hub URL. Leave
+            it out to give `encoder` and `preprocessor` instead.
+        pooling: str, `Pooling` or list of them. A name out of `keras_bert_trend.POOLING_NAMES`, a layer, or a list to
+            concatenate. Defaults to `"smooth_trend"`.
+        sequence_length: int, `None` or `"auto"`. The length to pad and trim texts to; `None` pads to the longest text
+            of each batch; `"auto"` is 128, or the model's length if that is less. If strings come in and one vector a
+            text goes out, under TensorFlow, only attention computes padding, up to the batch's longest text, and a
+            text's embedding does not depend on its batch. (A custom pooling declares that with `needs`.)
+        max_length: int or `None`. With `sequence_length=None`, the longest text taken. Defaults to the model's length.
+        truncate: bool. With `sequence_length=None`, whether to trim longer texts instead of refusing them.
+        trainable: bool or `None`. Whether BERT trains; see `BertEncoder`, also for the next three. `None` is `True` for
+            a handle, and leaves an `encoder` as it is.
+        freeze_embeddings: bool. Whether to keep the embeddings as they are while the blocks train.
+        trainable_layers: int or `None`. Train only the last `n` blocks.
+        rematerialize: bool. In training, whether to compute the blocks again in the backward pass: less memory, more
+            time.
+        return_all: bool. Whether to return every output of the encoder beside the embedding, instead of the embedding
+            alone.
+        vocabulary: for a model that brings none: list of str (the WordPiece tokens), bytes (a serialised SentencePiece
+            model), a `Vocabulary`, a `BertPreprocessor` whose vocabulary and casing to take, or what
             `keras_bert_trend.sources.load_text_source` takes: a `vocab.txt`, the handle of a preprocessing model.
-        lower_case: the casing, for a model that does not say; by default it follows the vocabulary.
-        encoder: a `BertEncoder`, instead of a handle.
-        preprocessor: a `BertPreprocessor`, instead of a handle; without one the layer takes token ids only.
+        lower_case: bool or `None`. The casing, for a model that does not say; by default it follows the vocabulary.
+        encoder: `BertEncoder`, instead of a handle. It may be shared; nothing about it is changed.
+        preprocessor: `BertPreprocessor`, to go with `encoder`; without one the layer takes token ids only.
         **kwargs: `name`, `dtype` (a mixed precision policy too) and the rest of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: strings `(batch,)`, a pair (tuple) of them, or the dict of `input_word_ids`, `input_mask` and
-            `input_type_ids`, int `(batch, seq)`.
-        return_all: overrides the constructor's, to look inside. Which weights train is decided by the constructor: the
-            pooler trains where `return_all` was given there, or where the pooling reads it.
-        training: whether dropout acts.
+        inputs: strings in any shape that `BertPreprocessor` takes, or the dict of `input_word_ids`, `input_mask` and
+            `input_type_ids`, int `(B, T)`.
+        return_all: bool or `None`. Overrides the constructor's, to look inside. Which weights train is decided by the
+            constructor: the pooler trains if `return_all` was given there, or if the pooling reads it.
+        training: bool or `None`. Whether dropout acts.
 
     Returns:
-        The sentence embedding `(batch, embedding_dim)`; with `return_all` a dict of all of `BertEncoder`'s outputs,
-        `attention_scores` and `attention_received` included, the three inputs, and `sentence_embedding`.
+        The sentence embedding `(B, embedding_dim)`; `(embedding_dim,)` for one text, `(B, S, embedding_dim)` for
+        documents of `S` sentences. With `return_all` a dict of all of `BertEncoder`'s outputs, `attention_scores` and
+        `attention_received` included, the three inputs, and `sentence_embedding`; texts are `(B,)` then.
 
     Raises:
-        ValueError: the handle, pooling, length or vocabulary do not fit; see `load_source`, `BertPreprocessor`,
-            `BertEncoder` and the poolings.
-        ImportError: the weights of `"minilm"` are not installed.
+        ValueError: if the handle, pooling, length or vocabulary do not fit (see `load_source`, `BertPreprocessor`,
+            `BertEncoder` and the poolings), or if arguments exclude each other.
+        ImportError: if the weights of `"minilm"` are not installed.
     """
 
     def __init__(
         self,
         handle: str | os.PathLike | None = None,
         *,
-        pooling: str | Pooling | Sequence[str | Pooling] = "trend",
+        pooling: str | Pooling | Sequence[str | Pooling] = "smooth_trend",
         sequence_length: int | str | None = "auto",
         max_length: int | None = None,
         truncate: bool = False,
-        trainable: bool = True,
+        trainable: bool | None = None,
         freeze_embeddings: bool = False,
         trainable_layers: int | None = None,
         rematerialize: bool = False,
         return_all: bool = False,
-        vocabulary: Vocabulary | Sequence[str] | bytes | str | os.PathLike | None = None,
+        vocabulary: Vocabulary | BertPreprocessor | Sequence[str] | bytes | str | os.PathLike | None = None,
         lower_case: bool | None = None,
         encoder: BertEncoder | None = None,
         preprocessor: BertPreprocessor | None = None,
@@ -92,19 +98,39 @@ class BertTrend(keras.layers.Layer):
         if (handle is None) == (encoder is None):
             raise ValueError("Give either `handle` or `encoder`, the one or the other.")
         super().__init__(**kwargs)
+        self._called_on: set[str] = set()
         if handle is not None:
+            if preprocessor is not None:
+                raise ValueError("`preprocessor` goes with `encoder`; with a handle, give `vocabulary`.")
             from keras_bert_trend.sources import load_source
 
             source = load_source(handle)
-            encoder = BertEncoder.from_source(
-                source,
-                freeze_embeddings=freeze_embeddings,
-                trainable_layers=trainable_layers,
-                rematerialize=rematerialize,
-                dtype=self.dtype_policy,
-                name="encoder",
-            )
             preprocessor = _make_preprocessor(source, vocabulary, lower_case, sequence_length, max_length, truncate)
+            with keras.name_scope(self.name):  # every weight's path begins with this layer's name
+                encoder = BertEncoder.from_source(
+                    source,
+                    freeze_embeddings=freeze_embeddings,
+                    trainable_layers=trainable_layers,
+                    rematerialize=rematerialize,
+                    dtype=self.dtype_policy,
+                    name="encoder",
+                )
+        else:
+            _refuse_beside_encoder(
+                sequence_length=(sequence_length, "auto"),
+                max_length=(max_length, None),
+                truncate=(truncate, False),
+                freeze_embeddings=(freeze_embeddings, False),
+                trainable_layers=(trainable_layers, None),
+                rematerialize=(rematerialize, False),
+                vocabulary=(vocabulary, None),
+                lower_case=(lower_case, None),
+            )
+            if trainable not in (None, encoder.trainable):
+                raise ValueError(
+                    f"`trainable`={trainable}, but the encoder's is {encoder.trainable}, and others may share it: set "
+                    f"encoder.trainable = {trainable}, or give the layer an encoder of its own."
+                )
         if preprocessor is not None:
             _check_vocabulary(preprocessor.vocabulary, encoder)
         self.encoder = encoder
@@ -112,19 +138,20 @@ class BertTrend(keras.layers.Layer):
         token_kinds = None if preprocessor is None else preprocessor.vocabulary.token_kinds
         self.pooling = get_pooling(pooling, token_kinds)
         self.return_all = return_all
-        self._called_on_strings = False
-        # Fails here, rather than in the first call, where the pooling does not fit the encoder.
+        # Fails here, rather than in the first call, if the pooling does not fit the encoder.
         self._embedding_dim = self.pooling.output_dim(encoder.config.hidden_size, encoder.config.num_layers)
         if handle is not None:
             # Nothing else uses this encoder: a pooler that nobody reads would only be a weight without a gradient.
             encoder.train_pooler = return_all or self.pooling.needs.pooled_output
-        if handle is not None or not trainable:
-            self.trainable = trainable
-            encoder.trainable = trainable
+            self.trainable = trainable is not False
         # Whoever gives a layer instead of a name has chosen it; a loaded `BertTrend` is made with layers too.
-        chosen = isinstance(pooling, Pooling)
-        if self.trainable and encoder.trainable and not chosen and _is_published_trend(self.pooling):
-            _warn_about_training()
+        if encoder.trainable and not isinstance(pooling, Pooling) and _has_published_trend(self.pooling):
+            warnings.warn(
+                "Training BERT through pooling='trend': the published log ratio has a gradient that explodes near zero "
+                "and dies where the sign flips. pooling='smooth_trend' has the same anchor and related word and trains "
+                "well; keep 'trend' for a frozen BERT (trainable=False).",
+                stacklevel=2,
+            )
         self.built = True
 
     @property
@@ -135,26 +162,42 @@ class BertTrend(keras.layers.Layer):
     def build(self, input_shape=None) -> None:
         """Do nothing: the encoder's weights exist already."""
 
+    @property
+    def supports_jit(self) -> bool:
+        """Whether a model that holds this layer may be compiled by XLA, which has no strings."""
+        return self.preprocessor is None or self._called_on == {"ids"}
+
+    @supports_jit.setter
+    def supports_jit(self, value: bool) -> None:
+        """Ignore what `keras.layers.Layer` sets."""
+
     def __call__(self, inputs, *args, **kwargs):
         """Accept what users hold: lists of `str` and NumPy string arrays become string tensors."""
-        if not isinstance(inputs, Mapping):
-            if self.preprocessor is None:
-                raise ValueError(
-                    f"This BertTrend has no preprocessor: `inputs` must be a dict with the keys {list(INPUT_NAMES)}."
-                )
-            inputs = to_string_tensors(inputs)
-            self._called_on_strings = True
+        kind = "ids" if _is_ids(inputs) else "strings"
         if self.preprocessor is not None:
-            # XLA has no strings. A model of token ids never runs the preprocessor, and may be compiled.
-            self.preprocessor.supports_jit = not self._called_on_strings
+            self._called_on.add(kind)
+            self.preprocessor.note_call_on(kind)
+            inputs = inputs if kind == "ids" else to_string_tensors(inputs)
+        elif kind == "strings":
+            raise ValueError(
+                f"This BertTrend has no preprocessor: `inputs` must be a dict with the keys {list(INPUT_NAMES)}."
+            )
         return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs, return_all=None, training=None):
         """Return the embedding, or everything; see the class."""
         return_all = self.return_all if return_all is None else return_all
-        strings = not isinstance(inputs, Mapping)
-        if strings:
-            inputs = self.preprocessor(inputs)
+        if _is_ids(inputs):
+            return self._call_on_ids(inputs, return_all, training)
+        segments = as_segments(to_string_tensors(inputs))
+        shape = segments[0].shape
+        ids = self.preprocessor.preprocess(tuple(map(flattened, segments)))
+        result = self._call_on_ids(ids, return_all, training, strings=True)
+        if return_all or is_batch(shape):
+            return result
+        return ops.reshape(result, (*ops.shape(segments[0]), self.embedding_dim))
+
+    def _call_on_ids(self, inputs, return_all, training, strings=False):
         if return_all:
             outputs = self.encoder(inputs, training=training, **_EVERYTHING)
             return _everything(inputs, outputs, self._pool(outputs, inputs))
@@ -163,7 +206,12 @@ class BertTrend(keras.layers.Layer):
         texts = inputs["input_mask"].shape[0]
         if skip_padding:
             inputs = self._without_needless_padding(inputs)
-        (embedding,) = run_encoder(self.encoder, [self.pooling], inputs, training=training, skip_padding=skip_padding)
+        outputs, (embedding,) = run_encoder(
+            self.encoder, [self.pooling], inputs, training=training, skip_padding=skip_padding
+        )
+        if training and self.encoder.trains_pooler and not self.pooling.needs.pooled_output:
+            # A given encoder may train a pooler that nobody reads here. Its gradient is zero, not missing.
+            embedding = embedding + 0 * ops.sum(outputs["pooled_output"], axis=-1, keepdims=True)
         if skip_padding:
             embedding.set_shape((texts, self.embedding_dim))
         return embedding
@@ -174,11 +222,33 @@ class BertTrend(keras.layers.Layer):
     def compute_output_spec(self, inputs, return_all=None, training=None):
         """Return `call`'s result as symbolic tensors, without tracing."""
         return_all = self.return_all if return_all is None else return_all
-        if not isinstance(inputs, Mapping):
+        shape = ()
+        if not _is_ids(inputs):
+            shape = as_segments(to_string_tensors(inputs))[0].shape
             inputs = self.preprocessor.compute_output_spec(inputs)
+            if not is_batch(shape):
+                inputs = {name: keras.KerasTensor((None, x.shape[-1]), x.dtype) for name, x in inputs.items()}
         outputs = self.encoder.compute_output_spec(inputs, **(_EVERYTHING if return_all else {}))
         embedding = self.pooling.compute_output_spec(outputs, inputs["input_mask"])
-        return _everything(inputs, outputs, embedding) if return_all else embedding
+        if return_all:
+            return _everything(inputs, outputs, embedding)
+        if shape and not is_batch(shape):
+            return keras.KerasTensor((*shape, self.embedding_dim), embedding.dtype)
+        return embedding
+
+    def compute_mask(self, inputs, previous_mask):
+        """Return `None`: a vector a text needs no mask, and the states of `return_all` bring theirs."""
+        return None
+
+    def compute_output_shape(self, input_shape):
+        """Return the embedding's shape for strings, pairs of them, or the dict of ids of this shape."""
+        if self.return_all:
+            raise NotImplementedError("With return_all=True the result is a dict: use compute_output_spec.")
+        if isinstance(input_shape, Mapping) and "input_word_ids" in input_shape:
+            return (input_shape["input_word_ids"][0], self.embedding_dim)
+        if isinstance(input_shape, Mapping):
+            input_shape = list(input_shape.values())
+        return (*self.preprocessor.compute_output_shape(input_shape)["input_mask"][:-1], self.embedding_dim)
 
     def _without_needless_padding(self, inputs: Mapping) -> dict[str, Any]:
         preprocessor, positions = self.preprocessor, self.encoder.config.max_position_embeddings
@@ -199,13 +269,35 @@ class BertTrend(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> BertTrend:
         """Rebuild the three parts, then this layer."""
-        deserialize = keras.saving.deserialize_keras_object
-        parts = {name: deserialize(config[name]) for name in ("encoder", "preprocessor", "pooling")}
-        return cls(**{**config, **parts})
+        with keras.name_scope(config["name"]):
+            parts = {
+                name: keras.saving.deserialize_keras_object(config[name])
+                for name in ("encoder", "preprocessor", "pooling")
+            }
+        config = {**config, **parts}
+        trainable = config.pop("trainable", True)
+        layer = cls(**config)
+        if not trainable and not layer.encoder.trainable:
+            layer.trainable = False
+        return layer
 
 
 def _everything(inputs, outputs, embedding) -> dict[str, Any]:
     return {**{name: inputs[name] for name in INPUT_NAMES}, **outputs, "sentence_embedding": embedding}
+
+
+def _is_ids(inputs) -> bool:
+    return isinstance(inputs, Mapping) and "input_word_ids" in inputs
+
+
+def _refuse_beside_encoder(**arguments: tuple[Any, Any]) -> None:
+    """Raise `ValueError` if an argument that makes an encoder or a preprocessor is given beside those."""
+    given = [name for name, (value, default) in arguments.items() if value is not default and value != default]
+    if given:
+        raise ValueError(
+            f"{', '.join(f'`{name}`' for name in given)} cannot be given with `encoder`: set that on the BertEncoder or "
+            "the BertPreprocessor."
+        )
 
 
 def _make_preprocessor(source, vocabulary, lower_case, sequence_length, max_length, truncate) -> BertPreprocessor:
@@ -213,10 +305,17 @@ def _make_preprocessor(source, vocabulary, lower_case, sequence_length, max_leng
 
     longest = source.config.max_position_embeddings
     for name, value in (("sequence_length", sequence_length), ("max_length", max_length)):
-        if isinstance(value, int) and value > longest:
+        if isinstance(value, int | np.integer) and value > longest:
             raise ValueError(f"`{name}`={value} is longer than the model: it has {longest} positions.")
     text = source
-    if isinstance(vocabulary, str | os.PathLike):
+    if isinstance(vocabulary, BertPreprocessor):
+        text = TextSource(
+            vocabulary=vocabulary.vocabulary,
+            lower_case=vocabulary.lower_case,
+            strip_accents=vocabulary.strip_accents,
+            origin="vocabulary",
+        )
+    elif isinstance(vocabulary, str | os.PathLike):
         text = load_text_source(vocabulary)
     elif vocabulary is not None:
         text = TextSource(vocabulary=vocabulary, origin="vocabulary")
@@ -243,19 +342,7 @@ def _check_vocabulary(vocabulary: Vocabulary, encoder: BertEncoder) -> None:
         )
 
 
-def _is_published_trend(pooling: Pooling) -> bool:
-    parts = getattr(pooling, "poolings", [pooling])
-    return any(isinstance(part, TrendPooling) and part.measure == "log_ratio" for part in parts)
-
-
-def _warn_about_training() -> None:
-    """Say once a process what was measured: training through the published log ratio can collapse."""
-    global _warned_about_training
-    if not _warned_about_training:
-        _warned_about_training = True
-        warnings.warn(
-            "Training BERT through pooling='trend': the published log ratio has a gradient that explodes near zero and "
-            "dies where the sign flips. pooling='smooth_trend' has the same anchor and related word and trains well; "
-            "keep 'trend' for a frozen BERT (trainable=False).",
-            stacklevel=4,
-        )
+def _has_published_trend(pooling: Pooling) -> bool:
+    if isinstance(pooling, ConcatPooling):
+        return any(map(_has_published_trend, pooling.poolings))
+    return isinstance(pooling, TrendPooling) and pooling.measure == "log_ratio"

@@ -66,7 +66,7 @@ def _compile(encoder, poolings: list[Pooling], jit_compile: bool) -> Callable[[d
     skip_padding = not jit_compile and can_skip_padding()
 
     def forward(inputs):
-        results = run_encoder(reference(), poolings, inputs, training=False, skip_padding=skip_padding)
+        _, results = run_encoder(reference(), poolings, inputs, training=False, skip_padding=skip_padding)
         for pooling, vectors in zip(poolings, results, strict=True):
             if len(vectors.shape) != 2:
                 raise ValueError(f"`pooling` {pooling.name!r} gives a vector per token; embed needs one per text.")

@@ -13,7 +13,7 @@ from keras import ops
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.encoder.embeddings import BertEmbeddings
 from keras_bert_trend.encoder.initial_values import checked_array, starting_at, weights_from
-from keras_bert_trend.encoder.ops import dense, is_concrete, wide_dtype
+from keras_bert_trend.encoder.ops import attach_mask, dense, is_concrete, is_placeholder, wide_dtype
 from keras_bert_trend.encoder.rows import RealTokens
 from keras_bert_trend.encoder.transformer_block import TransformerBlock
 
@@ -177,6 +177,11 @@ class BertEncoder(keras.layers.Layer):
         self._train_pooler = value
         self._freeze_parts()
 
+    @property
+    def trains_pooler(self) -> bool:
+        """Whether there is a pooler with weights, and they train now."""
+        return self.config.pooler == "tanh" and self.pooler_kernel.trainable
+
     def _freeze_parts(self) -> None:
         if self.config.pooler == "tanh":
             self.pooler_kernel.trainable = self.pooler_bias.trainable = self.trainable and self._train_pooler
@@ -224,6 +229,8 @@ class BertEncoder(keras.layers.Layer):
             outputs["encoder_outputs"].append(x)
         pooled = self._pool(x)
         outputs.update(pooled_output=pooled, default=pooled, sequence_output=x)
+        for states in (outputs["embedding_output"], *outputs["encoder_outputs"]):
+            attach_mask(states, mask)
         if return_attention_scores:
             outputs["attention_scores"] = scores
         return outputs
@@ -264,7 +271,8 @@ class BertEncoder(keras.layers.Layer):
     def _check_inputs(self, inputs):
         """Return the three inputs as int32 tensors, or say which of them is wrong and how."""
         self._check_structure(inputs)
-        tensors = [ops.convert_to_tensor(inputs[name]) for name in INPUT_NAMES]
+        tensors = [inputs[name] for name in INPUT_NAMES]
+        tensors = [x if hasattr(x, "row_splits") else ops.convert_to_tensor(x) for x in tensors]
         self._check_static(tensors)
         tensors = [ops.cast(tensor, "int32") for tensor in tensors]
         self._check_ranges(tensors)
@@ -278,32 +286,37 @@ class BertEncoder(keras.layers.Layer):
     def _check_static(self, tensors):
         """Check what is known before any value is: dtype, rank, length."""
         for name, tensor in zip(INPUT_NAMES, tensors, strict=True):
+            if hasattr(tensor, "row_splits"):
+                raise ValueError(f"`{name}` must be a dense tensor, got a RaggedTensor: call its to_tensor() first.")
             dtype = keras.backend.standardize_dtype(tensor.dtype)
-            if "int" not in dtype and dtype != "bool":
+            if "int" not in dtype and dtype != "bool" and not is_placeholder(tensor):
                 raise ValueError(f"`{name}` must be an integer tensor, got dtype {dtype}.")
             if len(tensor.shape) != 2:
                 raise ValueError(f"`{name}` must have rank 2, (batch, seq), got shape {tuple(tensor.shape)}.")
         shapes = {name: tuple(tensor.shape) for name, tensor in zip(INPUT_NAMES, tensors, strict=True)}
         for axis in (0, 1):
-            if len({shape[axis] for shape in shapes.values()} - {None}) > 1:
+            # Under JAX an export gives every input a symbol of its own for an open size.
+            if len({shape[axis] for shape in shapes.values() if isinstance(shape[axis], int)}) > 1:
                 raise ValueError(f"The three inputs must have the same shape (batch, seq), got {shapes}.")
         length, longest = tensors[0].shape[1], self.config.max_position_embeddings
-        if length is not None and length > longest:
+        if isinstance(length, int) and length > longest:
             raise ValueError(
                 f"`input_word_ids` has {length} positions, but this model has max_position_embeddings={longest}. "
                 f"Truncate the text, for example with sequence_length={longest}."
             )
-        if length == 0:
+        if isinstance(length, int) and length == 0:
             raise ValueError("`input_word_ids` has no positions; even an empty text has [CLS] and [SEP].")
 
     def _check_ranges(self, tensors):
+        """Check the values if there are any yet: their extremes are found where they are, and fetched at once."""
+        if not all(map(is_concrete, tensors)) or 0 in tensors[0].shape:
+            return
+        extremes = ops.stack([reduce(tensor) for tensor in tensors for reduce in (ops.min, ops.max)])
+        extremes = ops.convert_to_numpy(extremes).reshape(3, 2)
         limits = (self.config.vocab_size, 2, self.config.type_vocab_size)
-        for name, tensor, limit in zip(INPUT_NAMES, tensors, limits, strict=True):
-            if not is_concrete(tensor):
-                continue
-            values = ops.convert_to_numpy(tensor)
-            if values.size and (values.min() < 0 or values.max() >= limit):
-                wrong = int(values.min() if values.min() < 0 else values.max())
+        for name, (lowest, highest), limit in zip(INPUT_NAMES, extremes.tolist(), limits, strict=True):
+            if lowest < 0 or highest >= limit:
+                wrong = lowest if lowest < 0 else highest
                 raise ValueError(f"`{name}` must hold values in [0, {limit}), got {wrong}.")
 
     def compute_output_spec(
@@ -408,8 +421,12 @@ class BertEncoder(keras.layers.Layer):
             named["pooler/dense/bias"] = self.pooler_bias
         return named
 
+    def _parts_trainable(self) -> dict[str, bool]:
+        """Return whether the embeddings and each block train."""
+        return {part.name: part.trainable for part in (self.embeddings, *self.blocks)}
+
     def get_config(self) -> dict[str, Any]:
-        """Return the architecture and the freezing arguments; the handle is not kept, nor needed again."""
+        """Return the architecture and what is frozen; the handle is not kept, nor needed again."""
         return {
             **super().get_config(),
             "config": self.config.to_dict(),
@@ -417,7 +434,19 @@ class BertEncoder(keras.layers.Layer):
             "trainable_layers": self.trainable_layers,
             "train_pooler": self.train_pooler,
             "rematerialize": self.rematerialize,
+            "parts_trainable": self._parts_trainable(),
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> BertEncoder:
+        """Rebuild the encoder, and freeze the parts that were frozen one by one."""
+        config = dict(config)
+        parts = config.pop("parts_trainable", {})  # files written by version 0.1 have none
+        encoder = cls(**config)
+        for part in (encoder.embeddings, *encoder.blocks):
+            if parts.get(part.name, part.trainable) != part.trainable:
+                part.trainable = parts[part.name]
+        return encoder
 
 
 def _check_names(names: Iterable[str], expected: Iterable[str]) -> None:

@@ -142,3 +142,19 @@ def is_concrete(tensor) -> bool:
 
         return not isinstance(tensor, jax.core.Tracer)
     return getattr(tensor, "device", None) is None or str(tensor.device) != "meta"
+
+
+def is_placeholder(tensor) -> bool:
+    """Whether `tensor` may be one of the placeholders that Keras tries a model on: all of them are float32.
+
+    Keras builds, reloads and exports subclassed models with placeholders whose shapes it knows, but not their dtypes.
+    """
+    symbolic = not isinstance(tensor, keras.KerasTensor) and not is_concrete(tensor)
+    return symbolic and keras.backend.standardize_dtype(tensor.dtype) == "float32"
+
+
+def attach_mask(states, input_mask) -> None:
+    """Attach the mask of the real tokens to states `(B, T, …)`, as Keras's layers that follow look for it."""
+    from keras.src.backend.common.masking import set_keras_mask  # Keras has no public name for it
+
+    set_keras_mask(states, ops.cast(input_mask, "bool"))

@@ -16,7 +16,9 @@ class _DrawnSeed(keras.random.SeedGenerator):
     """A seed that has been drawn, as `keras.random` takes seeds: without a state to move on."""
 
     def __init__(self, seed) -> None:
-        self._seed = seed
+        # Not `super().__init__`, which creates a variable. Under PyTorch `keras.random` reads this attribute: drawn
+        # anew where it is `None`.
+        self._initial_seed = self._seed = seed
 
     def next(self, ordered=True):
         """Return the seed."""

@@ -18,6 +18,7 @@ import tensorflow as tf
 from keras_bert_trend._utils import complete_or_nothing
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.preprocessing.packing import pack_inputs
+from keras_bert_trend.preprocessing.segments import with_rank
 from keras_bert_trend.preprocessing.vocabulary import Vocabulary
 
 _TOKENS = tf.TensorSpec([None, None], tf.int32)
@@ -204,7 +205,7 @@ class _Tokenize(_Saved):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def __call__(self, texts):
-        return self._tokenizer.tokenize(self._normalize(texts))
+        return self._tokenizer.tokenize(self._normalize(with_rank(texts, 1)))
 
     @tf.function(input_signature=[], autograph=False)
     def get_special_tokens_dict(self):

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_bert_trend.encoder.ops import wide_dtype
+from keras_bert_trend.encoder.ops import attach_mask, wide_dtype
 
 #: What subclasses declared before `Needs`, and what takes its place.
 _FORMER_HOOKS = {
@@ -178,6 +178,8 @@ class Pooling(keras.layers.Layer):
                 f"{type(self).__name__}.compute returned {pooled.shape[-1]} dimensions, but its output_dim says "
                 f"{promised}: override output_dim too."
             )
+        if self._per_token:
+            attach_mask(pooled, input_mask)
         return pooled
 
     def _width(self, outputs) -> int:
@@ -185,17 +187,27 @@ class Pooling(keras.layers.Layer):
 
     def compute_output_spec(self, outputs, input_mask, input_word_ids=None):
         """Return the result as a symbolic tensor, without tracing."""
-        sequence = outputs["sequence_output"]
-        width = self._width(outputs)
-        shape = (sequence.shape[0], width)
-        if getattr(self, "level", "sentence") == "token":
-            shape = (*sequence.shape[:2], width)
-        return keras.KerasTensor(shape, dtype=sequence.dtype)
+        shapes = {"sequence_output": outputs["sequence_output"].shape, "encoder_outputs": outputs["encoder_outputs"]}
+        return keras.KerasTensor(self.compute_output_shape(shapes), dtype=outputs["sequence_output"].dtype)
+
+    def compute_output_shape(self, outputs_shape, input_mask_shape=None, input_word_ids_shape=None):
+        """Return the result's shape for encoder outputs of these shapes."""
+        *outer, hidden_size = outputs_shape["sequence_output"]
+        width = self.output_dim(hidden_size, len(outputs_shape["encoder_outputs"]))
+        return (*outer[: 2 if self._per_token else 1], width)
+
+    def compute_mask(self, inputs, previous_mask):
+        """Return `None`: one vector a text needs no mask, and `call` attaches it to one vector a token."""
+        return None
+
+    @property
+    def _per_token(self) -> bool:
+        return getattr(self, "level", "sentence") == "token"
 
 
 def run_encoder(
     encoder, poolings: Sequence[Pooling], inputs: Mapping, *, training: bool | None = None, skip_padding: bool = False
-) -> list:
+) -> tuple[dict[str, Any], list]:
     """Run an encoder and pool its outputs, computing no more than the poolings read.
 
     Args:
@@ -206,13 +218,13 @@ def run_encoder(
         skip_padding: bool. Leave padding out if none of the poolings reads it.
 
     Returns:
-        list of `(B, output_dim)`, one for each pooling.
+        The encoder's outputs, and a list of `(B, output_dim)`, one for each pooling.
     """
     needs = Needs.join([pooling.needs for pooling in poolings])
     arguments = needs.encoder_arguments(encoder.config.num_layers, inputs, skip_padding=skip_padding)
     outputs = encoder(inputs, training=training, **arguments)
     mask, ids = inputs["input_mask"], inputs["input_word_ids"]
-    return [pooling(outputs, mask, input_word_ids=ids) for pooling in poolings]
+    return outputs, [pooling(outputs, mask, input_word_ids=ids) for pooling in poolings]
 
 
 def hidden_states(outputs: Mapping) -> list:

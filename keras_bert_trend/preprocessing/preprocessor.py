@@ -9,6 +9,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_bert_trend.preprocessing.segments import (
+    as_segments,
+    flattened,
+    has_symbols,
+    is_batch,
+    to_string_tensors,
+    with_rank,
+)
 from keras_bert_trend.preprocessing.vocabulary import Vocabulary, as_vocabulary
 
 _AUTO_LENGTH = 128
@@ -18,13 +26,13 @@ _AUTO_LENGTH = 128
 class BertPreprocessor(keras.layers.Layer):
     """Strings, or pairs of strings, to `input_word_ids`, `input_mask` and `input_type_ids`.
 
-    The tokens are those of TensorFlow Text's `BertTokenizer`, or of `SentencepieceTokenizer` where the vocabulary is a
+    The tokens are those of TensorFlow Text's `BertTokenizer`, or of `SentencepieceTokenizer` if the vocabulary is a
     SentencePiece model (ALBERT): what the preprocessing models on TF Hub compute. A text becomes `[CLS] a [SEP]`, a
-    pair `[CLS] a [SEP] b [SEP]` with type ids 0 and 1. Where a pair is too long the segments are trimmed in turns
+    pair `[CLS] a [SEP] b [SEP]` with type ids 0 and 1. The segments of a pair that is too long are trimmed in turns
     (round robin), so that neither is lost.
 
-    The layer works inside a model, in `tf.data.Dataset.map`, and exported. Text needs TensorFlow: under another Keras
-    backend use `preprocess`, which takes and returns TensorFlow tensors whatever the backend is.
+    The layer works inside a model, in `tf.data.Dataset.map` (before or after `batch`, under every Keras backend), and
+    exported. Text needs TensorFlow: a model of another backend takes the ids, not the strings.
 
     Example:
         >>> tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "an", "apple", "."]
@@ -33,28 +41,33 @@ class BertPreprocessor(keras.layers.Layer):
         [[2, 4, 5, 6, 3, 0]]
 
     Args:
-        vocabulary: the WordPiece tokens in the order of their ids, or a serialised SentencePiece model (`bytes`).
-        lower_case: whether to lower-case first, as uncased models need.
-        strip_accents: whether to strip accents too; by default where the text is lower-cased.
-        sequence_length: pad and trim to this length; `None` pads to the longest text of the batch.
-        max_length: the longest sequence the model takes; with `sequence_length=None` a longer text is an error,
-            unless `truncate`.
-        truncate: with `sequence_length=None`, trim texts to `max_length` instead of refusing longer ones.
-        fast_tokenizer: whether WordPiece is computed by `FastWordpieceTokenizer`: the same ids, several times as fast.
-            Set it to `False`, here or on the layer before exporting, where what serves the model lacks that operation
-            but has those of `BertTokenizer`.
+        vocabulary: list of str, bytes or `Vocabulary`. The WordPiece tokens in the order of their ids, or a serialised
+            SentencePiece model.
+        lower_case: bool. Whether to lower-case first, as uncased models need.
+        strip_accents: bool or `None`. Whether to strip accents too. Defaults to `lower_case`.
+        sequence_length: int or `None`. The length to pad and trim to; `None` pads to the longest text of the batch.
+            Defaults to 128.
+        max_length: int or `None`. The longest sequence the model takes. With `sequence_length=None` a longer text is an
+            error unless `truncate` is set.
+        truncate: bool. With `sequence_length=None`, whether to trim texts to `max_length` instead of refusing longer
+            ones. Defaults to `False`.
+        fast_tokenizer: bool. Whether to compute WordPiece with `FastWordpieceTokenizer`: the same ids, several times as
+            fast. Set it to `False`, here or on the layer before exporting, if the server lacks that operation but has
+            those of `BertTokenizer`. Defaults to `True`.
         **kwargs: `name` and the rest of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: strings `(batch,)` (a tensor, a list of `str`, a NumPy array), or a tuple of two of them: pairs.
+        inputs: strings in any of these shapes: `(B,)`; a column `(B, 1)`; one text `()`, in a graph such as
+            `tf.data.Dataset.map`; documents `(B, S)` of `S` sentences. As a tensor, NumPy array or list of `str`. A
+            pair is a tuple of two of these, or a dict of one or two named features, taken in the order of the dict.
 
     Returns:
-        dict of int32 tensors `(batch, seq)` under TF Hub's names.
+        dict of int32 tensors `(B, T)` under TF Hub's names; `(T,)` for one text, `(B, S, T)` for documents.
 
     Raises:
-        ValueError: the vocabulary is not a BERT's; `sequence_length` has no room for `[CLS]`, `[SEP]` and
-            a token, or exceeds `max_length`; the input is not strings of rank 1; or a text is longer than
-            `max_length` (inside a graph: `tf.errors.InvalidArgumentError`).
+        ValueError: if the vocabulary is not a BERT's; if `sequence_length` has no room for `[CLS]`, `[SEP]` and a
+            token, or exceeds `max_length`; if the input is not strings in one of these shapes; or if a text is longer
+            than `max_length` (inside a graph: `tf.errors.InvalidArgumentError`).
     """
 
     def __init__(
@@ -72,14 +85,12 @@ class BertPreprocessor(keras.layers.Layer):
         kwargs.setdefault("trainable", False)
         super().__init__(**kwargs)
         self.vocabulary = as_vocabulary(vocabulary)
-        _check_lengths(sequence_length, max_length, truncate)
+        self.sequence_length, self.max_length = _check_lengths(sequence_length, max_length, truncate)
         self.lower_case = bool(lower_case)
         self.strip_accents = self.lower_case if strip_accents is None else bool(strip_accents)
-        self.sequence_length = sequence_length
-        self.max_length = max_length
         self.truncate = truncate
         self.fast_tokenizer = fast_tokenizer
-        self.supports_jit = False  # XLA has no strings
+        self._called_on = set()
         self._tokenizers = {}  # made on first use: TensorFlow is needed for text alone
         self.built = True
 
@@ -145,31 +156,70 @@ class BertPreprocessor(keras.layers.Layer):
     def build(self, input_shape=None) -> None:
         """Do nothing: the layer has no weights."""
 
+    @property
+    def supports_jit(self) -> bool:
+        """Whether a model that holds this layer may be compiled by XLA, which has no strings.
+
+        Only if a `BertTrend` layer holds it and was called on ids, and nothing was called on strings.
+        """
+        return self._called_on == {"ids"}
+
+    @supports_jit.setter
+    def supports_jit(self, value: bool) -> None:
+        """Ignore what `keras.layers.Layer` sets."""
+
+    def note_call_on(self, kind: str) -> None:
+        """Remember that this layer, or a layer that holds it, was called on `"strings"` or on `"ids"`."""
+        self._called_on.add(kind)
+
     def __call__(self, inputs, *args, **kwargs):
-        """Accept what users hold: lists of `str` and NumPy string arrays become string tensors."""
-        return super().__call__(to_string_tensors(inputs), *args, **kwargs)
+        """Accept what users hold, and work in `tf.data` pipelines under every backend."""
+        self.note_call_on("strings")
+        if keras.backend.backend() == "tensorflow" or has_symbols(inputs):
+            return super().__call__(to_string_tensors(inputs), *args, **kwargs)
+        import tensorflow as tf
+
+        outputs = self.preprocess(inputs)
+        if tf.executing_eagerly():
+            outputs = {name: keras.ops.convert_to_tensor(tensor.numpy()) for name, tensor in outputs.items()}
+        return outputs
 
     def call(self, inputs):
         """Return the three inputs; see the class."""
         return self.preprocess(inputs)
 
     def preprocess(self, inputs) -> dict[str, Any]:
-        """Do what calling the layer does, as a TensorFlow function that any Keras backend may use.
+        """Do what calling the layer does, with TensorFlow tensors whatever the Keras backend is.
 
         Args:
             inputs: as for calling the layer.
 
         Returns:
-            dict of int32 TensorFlow tensors `(batch, seq)`.
+            dict of int32 TensorFlow tensors, as calling the layer.
         """
+        import tensorflow as tf
+
+        segments = as_segments(to_string_tensors(inputs))
+        shape = segments[0].shape
+        flat = [flattened(segment) for segment in segments]
+        packed = self._pack([self.tokenize(texts) for texts in flat])
+        if is_batch(shape):
+            return packed
+        outer = tf.shape(segments[0])
+        result = {}
+        for name, tensor in packed.items():
+            result[name] = tf.reshape(tensor, tf.concat([outer, tf.shape(tensor)[1:]], axis=0))
+            result[name].set_shape((*shape, self.sequence_length))
+        return result
+
+    def _pack(self, segments):
         import tensorflow as tf
 
         from keras_bert_trend.preprocessing.packing import pack_inputs, special_token_count
 
-        segments = [self.tokenize(text) for text in _as_segments(to_string_tensors(inputs))]
         if self.sequence_length is None:
             special = special_token_count(len(segments))
-            counts = tf.add_n([segment.row_lengths() for segment in segments]) + special  # (batch,)
+            counts = tf.add_n([segment.row_lengths() for segment in segments]) + special  # (B,)
             longest = tf.reduce_max(tf.concat([counts, [special]], axis=0))  # defined for an empty batch
             if self.truncate:
                 longest = tf.minimum(longest, self.max_length)
@@ -199,7 +249,8 @@ class BertPreprocessor(keras.layers.Layer):
             )
 
     def tokenize(self, texts):
-        """Return the texts' token ids, without special tokens, as a ragged int32 tensor `(batch, None)`."""
+        """Return the token ids of strings `(B,)`, without special tokens, as a ragged int32 tensor `(B, None)`."""
+        texts = with_rank(texts, 1)
         tokenizer = (self._get_tokenizer("fast") if self.fast_tokenizer else None) or self._get_tokenizer("classic")
         tokens = tokenizer.tokenize(self.normalize(texts))
         return tokens.merge_dims(1, -1) if tokens.ragged_rank > 1 else tokens  # WordPiece: (batch, words, pieces)
@@ -267,11 +318,15 @@ class BertPreprocessor(keras.layers.Layer):
 
     def compute_output_spec(self, inputs):
         """Return the result as symbolic tensors, without tracing."""
-        batch = _as_segments(inputs)[0].shape[0]
-        return {
-            name: keras.KerasTensor((batch, self.sequence_length), dtype="int32")
-            for name in ("input_word_ids", "input_mask", "input_type_ids")
-        }
+        shapes = self.compute_output_shape([segment.shape for segment in as_segments(to_string_tensors(inputs))])
+        return {name: keras.KerasTensor(shape, dtype="int32") for name, shape in shapes.items()}
+
+    def compute_output_shape(self, input_shape) -> dict[str, tuple[int | None, ...]]:
+        """Return the shapes of the three inputs for strings of this shape, or pairs of them."""
+        nested = isinstance(input_shape, list | tuple) and input_shape and isinstance(input_shape[0], list | tuple)
+        shape = tuple(input_shape[0] if nested else input_shape)
+        shape = (*shape[:1], self.sequence_length) if is_batch(shape) else (*shape, self.sequence_length)
+        return dict.fromkeys(("input_word_ids", "input_mask", "input_type_ids"), shape)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, with the vocabulary, so that clones and JSON round trips are complete."""
@@ -303,69 +358,19 @@ class BertPreprocessor(keras.layers.Layer):
                 raise ValueError(f"{name} in the file's assets is not the vocabulary of its configuration.")
 
 
-def to_string_tensors(inputs):
-    """Turn Python strings and NumPy string arrays, alone or as a pair, into TensorFlow string tensors.
-
-    Tensors and symbolic tensors pass through. A list of `str` is a batch of texts, never a pair.
-
-    Raises:
-        ValueError: a bare `str` instead of a batch, or an array of something other than strings.
-    """
-    if isinstance(inputs, str | bytes):
-        raise ValueError(f"`inputs` must be a batch of strings: pass [{inputs!r}] instead of {inputs!r}.")
-    if isinstance(inputs, list) and inputs and all(isinstance(element, list | tuple) for element in inputs):
-        # `[[q1, a1], [q2, a2]]` and `[questions, answers]` look the same: with two pairs nothing would tell.
-        raise ValueError("`inputs` is a list of lists: give pairs as a tuple of two batches, (firsts, seconds).")
-    if isinstance(inputs, list | tuple):
-        if all(hasattr(element, "shape") or isinstance(element, list | tuple) for element in inputs) and inputs:
-            if len(inputs) != 2:
-                raise ValueError(
-                    f"`inputs` must be strings (batch,) or a pair of them, got a {type(inputs).__name__} "
-                    f"of {len(inputs)}."
-                )
-            return tuple(to_string_tensors(segment) for segment in inputs)
-        return _string_constant(np.array(inputs, dtype=object))
-    if isinstance(inputs, np.ndarray):
-        if inputs.dtype.kind not in "OUST":
-            raise ValueError(f"`inputs` must be strings, got an array of dtype {inputs.dtype}.")
-        return _string_constant(inputs.astype(object))
-    return inputs
-
-
-def _string_constant(array: np.ndarray):
-    import tensorflow as tf
-
-    for text in array.ravel():
-        if not isinstance(text, str | bytes):
-            raise ValueError(f"`inputs` must be strings, got {text!r} among them.")
-    return tf.constant(array, dtype=tf.string)
-
-
-def _as_segments(inputs) -> list:
-    """Return the one or two segments of a call's input, checked for dtype and rank."""
-    segments = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-    if len(segments) not in (1, 2):
-        raise ValueError(f"`inputs` must be one string tensor or a pair of them, got {len(segments)}.")
-    for segment in segments:
-        dtype = keras.backend.standardize_dtype(segment.dtype)
-        if dtype != "string":
-            raise ValueError(f"`inputs` must be strings, got dtype {dtype}.")
-        if len(segment.shape) != 1:
-            raise ValueError(f"`inputs` must have rank 1, (batch,), got shape {tuple(segment.shape)}.")
-    sizes = [segment.shape[0] for segment in segments if segment.shape[0] is not None]
-    if len(set(sizes)) > 1:
-        raise ValueError(f"The two segments of pairs must be as many, got {sizes[0]} and {sizes[1]} texts.")
-    return segments
-
-
-def _check_lengths(sequence_length: int | None, max_length: int | None, truncate: bool) -> None:
+def _check_lengths(
+    sequence_length: int | None, max_length: int | None, truncate: bool
+) -> tuple[int | None, int | None]:
+    checked = []
     for name, value in (("sequence_length", sequence_length), ("max_length", max_length)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 3):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 3):
             raise ValueError(f"`{name}` must be an int of at least 3 ([CLS], a token, [SEP]) or None, got {value!r}.")
-    if sequence_length is not None and max_length is not None and sequence_length > max_length:
+        checked.append(None if value is None else int(value))
+    if None not in checked and checked[0] > checked[1]:
         raise ValueError(
             f"`sequence_length`={sequence_length} is more than `max_length`={max_length}, which is the model's length "
             "unless it was set."
         )
     if truncate and max_length is None:
         raise ValueError("`truncate=True` needs `max_length`, the length to trim to.")
+    return checked[0], checked[1]
