@@ -32,8 +32,8 @@ class BertTrend(keras.layers.Layer):
         384
 
     Args:
-        handle: str or path. What `keras_bert_trend.sources.load_source` takes: `"minilm"`, a folder, a TF Hub URL. Leave
-            it out to give `encoder` and `preprocessor` instead.
+        handle: str or path. What `keras_bert_trend.sources.load_source` takes: `"minilm"`, a folder, a TF Hub URL.
+            Leave it out to give `encoder` and `preprocessor` instead.
         pooling: str, `Pooling` or list of them. A name out of `keras_bert_trend.POOLING_NAMES`, a layer, or a list to
             concatenate. Defaults to `"smooth_trend"`.
         sequence_length: int, `None` or `"auto"`. The length to pad and trim texts to; `None` pads to the longest text
@@ -42,8 +42,9 @@ class BertTrend(keras.layers.Layer):
             text's embedding does not depend on its batch. (A custom pooling declares that with `needs`.)
         max_length: int or `None`. With `sequence_length=None`, the longest text taken. Defaults to the model's length.
         truncate: bool. With `sequence_length=None`, whether to trim longer texts instead of refusing them.
-        trainable: bool or `None`. Whether BERT trains; see `BertEncoder`, also for the next three. `None` is `True` for
-            a handle, and leaves an `encoder` as it is.
+        trainable: bool or `None`. Whether BERT trains; see `BertEncoder`, also for the next three. With an `encoder`,
+            `False` freezes what this layer computes (no gradient, no dropout) and leaves the encoder as it is for the
+            others that share it; set `encoder.trainable` to freeze it for all. `None` follows the encoder.
         freeze_embeddings: bool. Whether to keep the embeddings as they are while the blocks train.
         trainable_layers: int or `None`. Train only the last `n` blocks.
         rematerialize: bool. In training, whether to compute the blocks again in the backward pass: less memory, more
@@ -97,7 +98,7 @@ class BertTrend(keras.layers.Layer):
     ) -> None:
         if (handle is None) == (encoder is None):
             raise ValueError("Give either `handle` or `encoder`, the one or the other.")
-        super().__init__(**kwargs)
+        super().__init__(trainable=trainable is not False, **kwargs)
         self._called_on: set[str] = set()
         if handle is not None:
             if preprocessor is not None:
@@ -126,11 +127,8 @@ class BertTrend(keras.layers.Layer):
                 vocabulary=(vocabulary, None),
                 lower_case=(lower_case, None),
             )
-            if trainable not in (None, encoder.trainable):
-                raise ValueError(
-                    f"`trainable`={trainable}, but the encoder's is {encoder.trainable}, and others may share it: set "
-                    f"encoder.trainable = {trainable}, or give the layer an encoder of its own."
-                )
+            if trainable and not encoder.trainable:
+                raise ValueError("`trainable`=True, but the encoder is frozen: set encoder.trainable = True first.")
         if preprocessor is not None:
             _check_vocabulary(preprocessor.vocabulary, encoder)
         self.encoder = encoder
@@ -143,9 +141,10 @@ class BertTrend(keras.layers.Layer):
         if handle is not None:
             # Nothing else uses this encoder: a pooler that nobody reads would only be a weight without a gradient.
             encoder.train_pooler = return_all or self.pooling.needs.pooled_output
-            self.trainable = trainable is not False
+            encoder.trainable = self.trainable
         # Whoever gives a layer instead of a name has chosen it; a loaded `BertTrend` is made with layers too.
-        if encoder.trainable and not isinstance(pooling, Pooling) and _has_published_trend(self.pooling):
+        trains_bert = self.trainable and encoder.trainable
+        if trains_bert and not isinstance(pooling, Pooling) and _has_published_trend(self.pooling):
             warnings.warn(
                 "Training BERT through pooling='trend': the published log ratio has a gradient that explodes near zero "
                 "and dies where the sign flips. pooling='smooth_trend' has the same anchor and related word and trains "
@@ -191,13 +190,19 @@ class BertTrend(keras.layers.Layer):
             return self._call_on_ids(inputs, return_all, training)
         segments = as_segments(to_string_tensors(inputs))
         shape = segments[0].shape
-        ids = self.preprocessor.preprocess(tuple(map(flattened, segments)))
+        flat = tuple(map(flattened, segments))
+        ids = self.preprocessor.call(flat if len(flat) == 2 else flat[0])
         result = self._call_on_ids(ids, return_all, training, strings=True)
         if return_all or is_batch(shape):
             return result
         return ops.reshape(result, (*ops.shape(segments[0]), self.embedding_dim))
 
     def _call_on_ids(self, inputs, return_all, training, strings=False):
+        if self.trainable:
+            return self._compute(inputs, return_all, training, strings)
+        return keras.tree.map_structure(ops.stop_gradient, self._compute(inputs, return_all, False, strings))
+
+    def _compute(self, inputs, return_all, training, strings):
         if return_all:
             outputs = self.encoder(inputs, training=training, **_EVERYTHING)
             return _everything(inputs, outputs, self._pool(outputs, inputs))
@@ -274,12 +279,8 @@ class BertTrend(keras.layers.Layer):
                 name: keras.saving.deserialize_keras_object(config[name])
                 for name in ("encoder", "preprocessor", "pooling")
             }
-        config = {**config, **parts}
-        trainable = config.pop("trainable", True)
-        layer = cls(**config)
-        if not trainable and not layer.encoder.trainable:
-            layer.trainable = False
-        return layer
+        # A layer may train its pooling on a frozen encoder.
+        return cls(**{**config, **parts, "trainable": config.get("trainable", True) and None})
 
 
 def _everything(inputs, outputs, embedding) -> dict[str, Any]:
@@ -287,7 +288,7 @@ def _everything(inputs, outputs, embedding) -> dict[str, Any]:
 
 
 def _is_ids(inputs) -> bool:
-    return isinstance(inputs, Mapping) and "input_word_ids" in inputs
+    return isinstance(inputs, Mapping) and not set(INPUT_NAMES).isdisjoint(inputs)
 
 
 def _refuse_beside_encoder(**arguments: tuple[Any, Any]) -> None:
@@ -295,8 +296,8 @@ def _refuse_beside_encoder(**arguments: tuple[Any, Any]) -> None:
     given = [name for name, (value, default) in arguments.items() if value is not default and value != default]
     if given:
         raise ValueError(
-            f"{', '.join(f'`{name}`' for name in given)} cannot be given with `encoder`: set that on the BertEncoder or "
-            "the BertPreprocessor."
+            f"{', '.join(f'`{name}`' for name in given)} cannot be given with `encoder`: set that on the BertEncoder "
+            "or the BertPreprocessor."
         )
 
 

@@ -19,6 +19,17 @@ FIXTURES = ROOT / "tests" / "fixtures"
 SHARED = ROOT.parent / "shared"
 V4 = FIXTURES / "bert_v4_like" / "saved_model"
 
+
+def _has_avx512() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "avx512f" in cpuinfo.read_text()
+
+
+#: Whether TensorFlow's products give a text the same bits alone and among others: those for AVX-512 do. Others
+#: round differently, so that exactness is shown in float64 there.
+SAME_BITS = _has_avx512()
+EXACT_DTYPE = "float32" if SAME_BITS else "float64"
+
 SENTENCES = [
     "I want an apple.",
     "",
@@ -76,3 +87,8 @@ def symbolic_inputs(seq: int | None = None) -> dict[str, keras.KerasTensor]:
 
 def to_numpy(tensor) -> np.ndarray:
     return keras.ops.convert_to_numpy(tensor)
+
+
+def assert_same(actual, expected) -> None:
+    """Assert that two results of `EXACT_DTYPE` are the same, to the last bit if this processor allows that."""
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=0 if SAME_BITS else 1e-8)

@@ -12,7 +12,6 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import keras_bert_trend.layer
 from keras_bert_trend import (
     POOLING_NAMES,
     BertEncoder,
@@ -24,7 +23,7 @@ from keras_bert_trend import (
 )
 from keras_bert_trend.encoder import INPUT_NAMES
 from keras_bert_trend.pooling import get_pooling
-from tests.common import SENTENCES, V4, run_fresh, symbolic_inputs, to_numpy
+from tests.common import EXACT_DTYPE, SAME_BITS, SENTENCES, V4, assert_same, run_fresh, symbolic_inputs, to_numpy
 
 MORE = [*SENTENCES, "the good river of the bank", "a", "I HAVE won a FREE prize; call now", "..", "is it a bank?"]
 
@@ -49,11 +48,11 @@ def test_embedding_dim_is_known_before_the_first_call(pooling):
 
 
 def test_strings_pairs_and_ids():
-    layer = make()
+    layer = make(dtype=EXACT_DTYPE)
     ids = layer.preprocessor(SENTENCES)
-    np.testing.assert_array_equal(layer(SENTENCES), layer(ids))
+    assert_same(layer(SENTENCES), layer(ids))
     pair = (SENTENCES, SENTENCES[::-1])
-    np.testing.assert_array_equal(layer(pair), layer(layer.preprocessor(pair)))
+    assert_same(layer(pair), layer(layer.preprocessor(pair)))
     assert np.abs(to_numpy(layer(pair)) - to_numpy(layer(SENTENCES))).max() > 1e-2
     symbolic = layer((keras.Input((), dtype="string"), keras.Input((), dtype="string")))
     assert symbolic.shape == (None, 32)
@@ -61,22 +60,22 @@ def test_strings_pairs_and_ids():
 
 
 def test_it_is_the_three_rooms_in_a_row():
-    layer = make("trend")
+    layer = make("trend", dtype=EXACT_DTYPE)
     inputs = layer.preprocessor(SENTENCES)
     outputs = layer.encoder(inputs, return_attention_received=True)
     expected = layer.pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])
-    np.testing.assert_array_equal(layer(SENTENCES), expected)
+    assert_same(layer(SENTENCES), expected)
 
 
 def test_return_all():
-    layer = make("mean")
+    layer = make("mean", dtype=EXACT_DTYPE)
     everything = layer(SENTENCES, return_all=True)
     assert set(everything) == {
         *INPUT_NAMES,
         *("pooled_output", "default", "sequence_output", "encoder_outputs", "embedding_output"),
         *("attention_scores", "attention_received", "sentence_embedding"),
     }
-    np.testing.assert_array_equal(everything["sentence_embedding"], layer(SENTENCES))
+    assert_same(everything["sentence_embedding"], layer(SENTENCES))
     assert set(make("mean", return_all=True)(SENTENCES)) == set(everything)
     symbolic = layer(keras.Input((), dtype="string"), return_all=True)
     assert symbolic["attention_received"].shape == (None, 3, 4, 32)
@@ -218,12 +217,14 @@ class TestInvariance:
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_eager(self, dtype):
-        """The trends too, which magnify what is left of a state's rounding: none is."""
+        """The trends too, which magnify what is left of a state's rounding: none is, where products keep their bits."""
         worst = self.worst_difference(make("mean", dtype=dtype))
+        if dtype == "float32" and not SAME_BITS:
+            worst = {name: difference for name, difference in worst.items() if "trend" not in name}
         assert max(worst.values()) <= 1e-5, worst
 
     def test_in_a_graph(self):
-        layer = make(["trend", "smooth_trend", "mean"], sequence_length=None)
+        layer = make(["trend", "smooth_trend", "mean"], sequence_length=None, dtype=EXACT_DTYPE)
         embed = tf.function(lambda texts: layer(texts), input_signature=[tf.TensorSpec((None,), tf.string)])
         together = embed(tf.constant(MORE))
         for i, text in enumerate(MORE):
@@ -242,7 +243,7 @@ def test_any_unicode_text_has_a_finite_embedding_that_its_neighbours_do_not_chan
 @pytest.fixture(scope="module")
 def any_text_layer():
     """The layer as one graph, which is what makes many calls quick."""
-    layer = make("smooth_trend")
+    layer = make("smooth_trend", dtype=EXACT_DTYPE)
     return tf.function(lambda texts: layer(texts), input_signature=[tf.TensorSpec((None,), tf.string)])
 
 
@@ -384,25 +385,6 @@ def test_an_encoder_and_a_preprocessor_of_ones_own(small_config, encoder, vocabu
         BertTrend(encoder=encoder, pooling="trend")
 
 
-def test_training_through_the_published_trend_warns_once_and_names_the_other(monkeypatch):
-    monkeypatch.setattr(keras_bert_trend.layer, "_warned_about_training", False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        BertTrend(V4, pooling="trend", trainable=False)
-        layer = BertTrend(V4, pooling="smooth_trend")
-        chosen = BertTrend(
-            encoder=layer.encoder,
-            preprocessor=layer.preprocessor,
-            pooling=get_pooling("trend", layer.preprocessor.vocabulary.token_kinds),
-        )
-        BertTrend.from_config(chosen.get_config())  # loading says nothing, and uses up no warning
-    with pytest.warns(UserWarning, match="smooth_trend"):
-        BertTrend(V4, pooling=["mean", "trend"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        BertTrend(V4, pooling="trend")
-
-
 def test_empty_batch_gives_an_empty_result():
     for length in (16, None):
         layer = make(sequence_length=length)
@@ -466,7 +448,7 @@ class TestErrors:
             layer("one text")
         with pytest.raises(ValueError, match="input_mask"):
             layer({"input_word_ids": tf.constant([[1]])})
-        with pytest.raises(ValueError, match="rank 1"):
-            layer(tf.constant([["a"]]))
+        with pytest.raises(ValueError, match=r"\(batch, sentences\); got shape \(1, 1, 1\)"):
+            layer(tf.constant([[["a"]]]))
         with pytest.raises(ValueError, match="dtype float32"):
             layer(tf.constant([1.0]))

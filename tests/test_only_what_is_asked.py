@@ -15,7 +15,10 @@ from keras import ops
 from keras_bert_trend import BertEncoder, BertPreprocessor, BertTrend, TrendPooling
 from keras_bert_trend.encoder import ops as encoder_ops
 from keras_bert_trend.pooling import Needs, get_pooling
-from tests.common import SENTENCES, random_inputs, run_fresh, to_numpy
+from tests.common import SAME_BITS, SENTENCES, random_inputs, run_fresh, to_numpy
+
+#: What a state's last bit may come to, in a trend too.
+ROUNDING = 1e-6 if SAME_BITS else 1e-4
 
 FEW = ["trend", "smooth_trend", "cls", "pooler", ["cls", "smooth_trend"]]
 MANY = ["mean", "last_four_sum", ["cls", "mean"]]
@@ -41,7 +44,7 @@ class TestLastBlock:
         assert "last_block_tokens" in pooling.needs.encoder_arguments(encoder.config.num_layers, ids)
         for run in (pooled, tf.function(pooled)):
             few, full = (run(encoder, pooling, ids, all_tokens=all_tokens) for all_tokens in (False, True))
-            np.testing.assert_allclose(few, full, atol=1e-6)
+            np.testing.assert_allclose(few, full, atol=ROUNDING)
 
     @pytest.mark.parametrize("name", FEW, ids=str)
     def test_a_text_alone_has_the_embedding_that_it_has_among_others(self, name, encoder, vocabulary, ids):
@@ -51,7 +54,7 @@ class TestLastBlock:
         together = run(ids)
         for row in range(len(SENTENCES)):
             alone = run({key: value[row : row + 1] for key, value in ids.items()})
-            np.testing.assert_allclose(alone[0], together[row], atol=1e-6)
+            np.testing.assert_allclose(alone[0], together[row], atol=ROUNDING)
 
     @pytest.mark.parametrize("name", FEW, ids=str)
     def test_the_gradients_too(self, name, small_config, vocabulary):
@@ -89,7 +92,7 @@ class TestLastBlock:
         for name in ("trend", "cls"):
             pooling = get_pooling(name, np.zeros(small_config.vocab_size, np.uint8))
             few, full = (pooled(encoder, pooling, inputs, all_tokens=all_tokens) for all_tokens in (False, True))
-            np.testing.assert_allclose(few, full, atol=1e-6)
+            np.testing.assert_allclose(few, full, atol=ROUNDING)
 
     def test_the_layer_computes_two_tokens_of_a_text(self, encoder, vocabulary, ids, monkeypatch):
         rows = []
@@ -163,6 +166,7 @@ def fused_operations(function, *arguments) -> collections.Counter:
     platform.machine() not in ("x86_64", "AMD64") or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0",
     reason="oneDNN, whose operations these are, is not here",
 )
+@pytest.mark.skipif(not encoder_ops.runs_on_onednn(), reason="TensorFlow does not use oneDNN on this processor")
 class TestFusing:
     def check(self, counter, layers, gelu):
         assert counter[f"_FusedMatMul+BiasAdd+{gelu}"] == layers

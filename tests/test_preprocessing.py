@@ -128,7 +128,7 @@ class TestErrors:
             (["a", None], "must be strings, got None"),
             (np.arange(3), "dtype int64"),
             (tf.constant([1, 2]), "dtype int32"),
-            (tf.constant([["a"]]), r"rank 1.*\(1, 1\)"),
+            (tf.constant([[["a"]]]), r"\(batch, sentences\); got shape \(1, 1, 1\)"),
             ((["a"], ["b"], ["c"]), "got a tuple of 3"),
             ([["a", "b"], ["c", "d"]], r"list of lists.*\(firsts, seconds\)"),
             ((["a", "b"], ["c"]), "got 2 and 1 texts"),

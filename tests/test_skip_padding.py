@@ -12,7 +12,7 @@ from tensorflow.python.framework import ops  # no public way leads to the regist
 from keras_bert_trend import POOLING_NAMES, BertEncoder, BertPreprocessor, BertTrend, LastFourSum, Pooling, embed
 from keras_bert_trend.encoder import ops as encoder_ops
 from keras_bert_trend.pooling import get_pooling
-from tests.common import SENTENCES, random_inputs
+from tests.common import EXACT_DTYPE, SENTENCES, random_inputs
 
 LENGTHS = [9, 1, 12, 4]
 POOLINGS = ["trend", "smooth_trend", "last_four_sum", "mean", "max", "cls", "pooler", "mean_std", ["cls", "mean"]]
@@ -211,7 +211,7 @@ def same(one, other):
 )
 def test_a_text_has_one_embedding(name, sequence_length, minilm_installed):
     """Alone, among others, in another order, and by `embed`; the published log ratio would show a changed last bit."""
-    layer = BertTrend("minilm", pooling=name, trainable=False, sequence_length=sequence_length)
+    layer = BertTrend("minilm", pooling=name, trainable=False, sequence_length=sequence_length, dtype=EXACT_DTYPE)
     texts = [*SENTENCES, " ".join(SENTENCES), " ".join(SENTENCES[:3]), "word " * 34, "word " * 47, ""]
     run = tf.function(lambda x: layer(x, training=False), input_signature=[tf.TensorSpec((None,), tf.string)])
     together = run(tf.constant(texts))

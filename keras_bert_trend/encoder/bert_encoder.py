@@ -352,6 +352,11 @@ class BertEncoder(keras.layers.Layer):
             outputs["attention_received"] = spec(batch, summed, config.num_heads, length, dtype=wide)
         return outputs
 
+    def compute_output_shape(self, input_shape):
+        """Return the shapes of the outputs for the dict of the three inputs' shapes."""
+        inputs = {name: keras.KerasTensor(shape, dtype="int32") for name, shape in input_shape.items()}
+        return keras.tree.map_structure(lambda spec: spec.shape, self.compute_output_spec(inputs))
+
     def named_weights(self) -> dict[str, np.ndarray]:
         """Return every weight as a NumPy array under its google-research/bert name (without the leading `bert/`).
 

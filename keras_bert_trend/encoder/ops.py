@@ -9,8 +9,6 @@ speed may differ, and another looks for the fused operations.
 from __future__ import annotations
 
 import functools
-import os
-import platform
 
 import keras
 from keras import ops
@@ -89,14 +87,18 @@ def _may_fuse_layer_norm(x, training) -> bool:
     if not _ON_TENSORFLOW or not (training is None or training is False):
         return False
     sizes_are_open = not tf.executing_eagerly() and not x.shape.is_fully_defined()
-    return sizes_are_open and x.dtype == tf.float32 and _runs_on_onednn()
+    return sizes_are_open and x.dtype == tf.float32 and runs_on_onednn()
 
 
 @functools.cache
-def _runs_on_onednn() -> bool:
+def runs_on_onednn() -> bool:
+    """Whether TensorFlow computes with oneDNN: on CPUs with AVX-512 or the like, unless the environment decides."""
     only_cpus = {device.device_type for device in tf.config.list_physical_devices()} == {"CPU"}
-    switched_off = os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0"
-    return only_cpus and platform.machine() in ("x86_64", "AMD64") and not switched_off
+    try:
+        from tensorflow.python.util._pywrap_util_port import IsMklEnabled  # TensorFlow has no public name for it
+    except ImportError:
+        return False
+    return only_cpus and IsMklEnabled()
 
 
 def _normalise_fused(x, epsilon: float):
