@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_bert_trend.encoder import INPUT_NAMES, BertEncoder
+from keras_bert_trend.encoder.bert_encoder import check_input_names
 from keras_bert_trend.encoder.rows import can_skip_padding, resized
 from keras_bert_trend.pooling import ConcatPooling, Pooling, TrendPooling, get_pooling, run_encoder
 from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
@@ -187,6 +188,7 @@ class BertTrend(keras.layers.Layer):
         """Return the embedding, or everything; see the class."""
         return_all = self.return_all if return_all is None else return_all
         if _is_ids(inputs):
+            check_input_names(inputs)
             return self._call_on_ids(inputs, return_all, training)
         segments = as_segments(to_string_tensors(inputs))
         shape = segments[0].shape

@@ -270,18 +270,13 @@ class BertEncoder(keras.layers.Layer):
 
     def _check_inputs(self, inputs):
         """Return the three inputs as int32 tensors, or say which of them is wrong and how."""
-        self._check_structure(inputs)
+        check_input_names(inputs)
         tensors = [inputs[name] for name in INPUT_NAMES]
         tensors = [x if hasattr(x, "row_splits") else ops.convert_to_tensor(x) for x in tensors]
         self._check_static(tensors)
         tensors = [ops.cast(tensor, "int32") for tensor in tensors]
         self._check_ranges(tensors)
         return tensors
-
-    def _check_structure(self, inputs):
-        if not isinstance(inputs, Mapping) or any(name not in inputs for name in INPUT_NAMES):
-            got = sorted(inputs) if isinstance(inputs, Mapping) else type(inputs).__name__
-            raise ValueError(f"`inputs` must be a dict with the keys {list(INPUT_NAMES)}, got {got}.")
 
     def _check_static(self, tensors):
         """Check what is known before any value is: dtype, rank, length."""
@@ -329,7 +324,7 @@ class BertEncoder(keras.layers.Layer):
         skip_padding=False,
     ):
         """Return `call`'s result as symbolic tensors, without tracing the blocks."""
-        self._check_structure(inputs)
+        check_input_names(inputs)
         self._check_static([inputs[name] for name in INPUT_NAMES])
         (batch, length), config = inputs["input_word_ids"].shape, self.config
 
@@ -452,6 +447,13 @@ class BertEncoder(keras.layers.Layer):
             if parts.get(part.name, part.trainable) != part.trainable:
                 part.trainable = parts[part.name]
         return encoder
+
+
+def check_input_names(inputs) -> None:
+    """Raise `ValueError` unless `inputs` is a dict of the three inputs."""
+    if not isinstance(inputs, Mapping) or any(name not in inputs for name in INPUT_NAMES):
+        got = sorted(inputs) if isinstance(inputs, Mapping) else type(inputs).__name__
+        raise ValueError(f"`inputs` must be a dict with the keys {list(INPUT_NAMES)}, got {got}.")
 
 
 def _check_names(names: Iterable[str], expected: Iterable[str]) -> None:

@@ -132,21 +132,13 @@ def flattened(segment):
 
 
 def with_rank(texts, rank: int):
-    """Check a string tensor's rank when a graph runs, and return it.
+    """Return a string tensor, of which a graph checks the rank when it runs.
 
     A server does not check a request against the signature's rank, and `FastWordpieceTokenizeWithOffsets` ends the
-    process with a segmentation fault on a scalar. The shape is hidden first: the graph rewriter would drop a check that
-    the declared shape always passes.
+    process with a segmentation fault on a scalar. (The rewriter folds an assertion on `tf.rank`, which the signature
+    promises; it keeps this operation.)
     """
     import tensorflow as tf
 
     texts = tf.convert_to_tensor(texts, tf.string)
-    if tf.executing_eagerly():
-        return texts
-    shape = texts.shape
-    texts = tf.raw_ops.PlaceholderWithDefault(input=texts, shape=tf.TensorShape(None))
-    check = tf.debugging.assert_equal(tf.rank(texts), rank, message=f"The texts must be a tensor of rank {rank}.")
-    with tf.control_dependencies([check]):
-        texts = tf.identity(texts)
-    texts.set_shape(shape if shape.rank == rank else [None] * rank)
-    return texts
+    return texts if tf.executing_eagerly() else tf.ensure_shape(texts, [None] * rank)
