@@ -141,3 +141,4 @@ def _register_classes(keras) -> None:
     """Let Keras know every class that a `.keras` file may name: it looks them up by name and imports nothing itself."""
     import keras_bert_trend.layer
     import keras_bert_trend.optimizers
+    from keras_bert_trend.pooling import concat, last_layer, layer_mix, trend
