@@ -7,7 +7,8 @@ import tensorflow as tf
 from keras import ops
 
 from keras_bert_trend import BertConfig, BertEncoder
-from keras_bert_trend.encoder import INPUT_NAMES, backend_ops
+from keras_bert_trend.encoder import INPUT_NAMES
+from keras_bert_trend.encoder import ops as backend_ops
 from tests.common import random_inputs, symbolic_inputs, to_numpy
 
 

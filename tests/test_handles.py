@@ -22,7 +22,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_hub
 
-from keras_bert_trend.sources import handles, load_source
+from keras_bert_trend.sources import download, load_source
 from keras_bert_trend.sources.download import resolve_handle
 from tests.common import V4
 
@@ -396,7 +396,7 @@ class TestRemoteFileSystems:
 
     @pytest.mark.parametrize(("bound", "reason"), [("MAX_MEMBERS", "more than 3 files"), ("MAX_UNPACKED", "more than")])
     def test_too_much(self, remote, cache, monkeypatch, bound, reason):
-        monkeypatch.setattr(handles, bound, 3)
+        monkeypatch.setattr(download, bound, 3)
         with pytest.raises(ValueError, match=f"model' could not be copied: it .*{reason}"):
             resolve_handle(f"{remote}/model")
         assert_only_complete(cache)
