@@ -260,3 +260,27 @@ def test_named_weights_come_back_as_they_were_set(small_config):
     for name, value in other.named_weights().items():
         np.testing.assert_array_equal(value, weights[name], err_msg=name)
     assert weights["encoder/layer_0/attention/self/key/kernel"].shape == (16, 16)
+
+
+def test_initial_weights_are_assigned_and_nothing_is_drawn(small_config, inputs):
+    original = BertEncoder(small_config)
+    keras.utils.set_random_seed(3)
+    copy = BertEncoder(small_config, weights=original.named_weights())
+    np.testing.assert_array_equal(copy(inputs)["pooled_output"], original(inputs)["pooled_output"])
+    after = keras.random.normal((3,))
+    keras.utils.set_random_seed(3)
+    BertEncoder(small_config)
+    # A seeded program goes on with the same numbers, wherever its encoder's weights come from.
+    np.testing.assert_array_equal(keras.random.normal((3,)), after)
+
+
+@pytest.mark.parametrize("change", [{}, {"pooler": "identity"}, {"embedding_size": 8, "share_layers": True}])
+def test_the_weight_table_names_every_variable_once(small_config, change):
+    import dataclasses
+
+    encoder = BertEncoder(dataclasses.replace(small_config, **change))
+    shapes = {name: array.shape for name, array in encoder.named_weights().items()}
+    assert shapes == encoder.config.weight_shapes()
+    rows = [weight for part in encoder.config.weight_parts() for weight in part]
+    assert len(rows) == len(encoder.weights) - sum("seed" in weight.path for weight in encoder.weights)
+    assert sum(map(np.prod, shapes.values())) == sum(np.prod(weight.shape) for weight in encoder.trainable_weights)

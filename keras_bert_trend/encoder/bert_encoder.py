@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -12,10 +13,11 @@ from keras import ops
 
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.encoder.embeddings import BertEmbeddings
-from keras_bert_trend.encoder.initial_values import checked_array, starting_at, weights_from
 from keras_bert_trend.encoder.ops import attach_mask, dense, is_concrete, is_placeholder, wide_dtype
 from keras_bert_trend.encoder.rows import RealTokens
 from keras_bert_trend.encoder.transformer_block import TransformerBlock
+from keras_bert_trend.encoder.variables import add_weights, fill, values_in
+from keras_bert_trend.encoder.weight_table import Weight
 
 INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 
@@ -42,6 +44,7 @@ class BertEncoder(keras.layers.Layer):
             that get no gradient. Setting `encoder.trainable` later respects these three arguments.
         rematerialize: in training, compute the blocks again in the backward pass instead of keeping what is inside
             them: memory for one block instead of all, for about a third more time ("gradient checkpointing").
+        weights: the initial weights, as for `set_named_weights`; `None` draws them. Not part of `get_config()`.
         **kwargs: `name`, `dtype` (a mixed precision policy too) and the rest of `keras.layers.Layer`.
 
     Call arguments:
@@ -83,6 +86,7 @@ class BertEncoder(keras.layers.Layer):
         trainable_layers: int | None = None,
         train_pooler: bool = True,
         rematerialize: bool = False,
+        weights: Mapping[str, Any] | None = None,
         **kwargs,
     ) -> None:
         config = config if isinstance(config, BertConfig) else BertConfig.from_dict(config)
@@ -102,14 +106,17 @@ class BertEncoder(keras.layers.Layer):
         self._train_pooler = train_pooler
         self.rematerialize = rematerialize
 
-        self.embeddings = BertEmbeddings(config, dtype=self.dtype_policy, name="embeddings")
+        self._values_follow = weights is not None
+        options = {"values_follow": self._values_follow, "dtype": self.dtype_policy}
+        self.embeddings = BertEmbeddings(config, name="embeddings", **options)
         distinct = 1 if config.share_layers else config.num_layers
         self.blocks = [
-            TransformerBlock(config, rematerialize=rematerialize, dtype=self.dtype_policy, name=f"layer_{i}")
-            for i in range(distinct)
+            TransformerBlock(config, rematerialize=rematerialize, name=f"layer_{i}", **options) for i in range(distinct)
         ]
         # The configuration fixes every shape: weights exist from the start, before any input was seen.
         self.build()
+        if weights is not None:
+            self.set_named_weights(weights)
         self.trainable = trainable
         self._freeze_parts()  # the setter is skipped where it would change nothing
 
@@ -120,13 +127,8 @@ class BertEncoder(keras.layers.Layer):
         self.embeddings.build()
         for block in self.blocks:
             block.build()
-        if self.config.pooler == "tanh":
-            width = self.config.hidden_size
-            normal = keras.initializers.TruncatedNormal(stddev=self.config.initializer_range)
-            self.pooler_kernel = self.add_weight(
-                (width, width), starting_at(normal, "pooler/dense/kernel"), name="pooler_kernel"
-            )
-            self.pooler_bias = self.add_weight((width,), starting_at("zeros", "pooler/dense/bias"), name="pooler_bias")
+        normal = functools.partial(keras.initializers.TruncatedNormal, stddev=self.config.initializer_range)
+        add_weights(self, self.config.pooler_weights(), normal, self._values_follow)
         self.built = True
 
     @classmethod
@@ -151,8 +153,7 @@ class BertEncoder(keras.layers.Layer):
         try:
             # Before any memory is taken for an architecture that the weights may not have.
             _check_shapes(source.weights.shapes, source.config.weight_shapes())
-            with weights_from(source.weights):
-                return cls(source.config, **kwargs)
+            return cls(source.config, weights=source.weights, **kwargs)
         except ValueError as error:
             raise ValueError(f"{source.origin!r}: {error}") from error
 
@@ -357,38 +358,24 @@ class BertEncoder(keras.layers.Layer):
 
         Query, key and value come apart again, as `(hidden, hidden)` kernels and `(hidden,)` biases.
         """
-        weights = {}
-        for name, target in self._named_variables().items():
-            if isinstance(target, tuple):
-                variable, third = target
-                weights[name] = np.split(ops.convert_to_numpy(variable.value), 3, axis=-1)[third]
-            else:
-                weights[name] = ops.convert_to_numpy(target.value)
+        weights: dict[str, np.ndarray] = {}
+        for variable, weight in self._weight_table():
+            weights |= values_in(variable, weight)
         return weights
 
     def set_named_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Assign every weight from arrays under their google-research/bert names.
 
         Args:
-            weights: name → array; kernels are `(in, out)`.
+            weights: name → array; kernels are `(in, out)`. Each is asked for once, so a mapping may read it from disk
+                at that moment.
 
         Raises:
             ValueError: a name is missing or unknown, a shape does not fit, or an array holds NaN or infinity.
         """
-        shapes = self.config.weight_shapes()
-        _check_names(weights, shapes)
-        thirds: dict[int, dict[int, np.ndarray]] = {}
-        for name, target in self._named_variables().items():
-            variable, third = target if isinstance(target, tuple) else (target, None)
-            array = checked_array(name, weights[name], shapes[name])
-            if third is None:
-                variable.assign(array)
-                continue
-            parts = thirds.setdefault(id(variable), {})
-            parts[third] = array
-            if len(parts) == 3:
-                variable.assign(np.concatenate([parts[i] for i in range(3)], axis=-1))
-                del thirds[id(variable)]
+        _check_names(weights, self.config.weight_shapes())
+        for variable, weight in self._weight_table():
+            fill(variable, weight, weights)
 
     def export_text_encoder(self, path: str | os.PathLike, preprocessor=None, *, overwrite: bool = False) -> None:
         """Write a SavedModel with TF Hub's interface of text encoders: a fine-tuned encoder goes back to the ecosystem.
@@ -412,14 +399,11 @@ class BertEncoder(keras.layers.Layer):
         )
         write_text_encoder(os.fspath(path), self.config, self.named_weights(), vocabulary, lower_case, overwrite)
 
-    def _named_variables(self):
-        named = dict(self.embeddings.named_variables())
-        for index, block in enumerate(self.blocks):
-            named.update(block.named_variables(index))
-        if self.config.pooler == "tanh":
-            named["pooler/dense/kernel"] = self.pooler_kernel
-            named["pooler/dense/bias"] = self.pooler_bias
-        return named
+    def _weight_table(self) -> Iterator[tuple[keras.Variable, Weight]]:
+        """Yield every variable with its row in the weight table."""
+        for layer, weights in zip([self.embeddings, *self.blocks, self], self.config.weight_parts(), strict=True):
+            for weight in weights:
+                yield getattr(layer, weight.attribute), weight
 
     def _parts_trainable(self) -> dict[str, bool]:
         """Return whether the embeddings and each block train."""

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from keras_bert_trend.encoder.weight_table import Weight, dense, norm, table
+
 HIDDEN_ACTS = ("gelu", "gelu_tanh", "relu")
 POOLERS = ("tanh", "identity")
 
@@ -99,32 +101,50 @@ class BertConfig:
         """Width of one attention head."""
         return self.hidden_size // self.num_heads
 
+    def embedding_weights(self) -> list[Weight]:
+        """Return the embeddings' rows of the weight table."""
+        width = self.embedding_size
+        weights = [
+            *table("word_embeddings", "embeddings/word_embeddings", self.vocab_size, width),
+            *table("position_embeddings", "embeddings/position_embeddings", self.max_position_embeddings, width),
+            *table("type_embeddings", "embeddings/token_type_embeddings", self.type_vocab_size, width),
+            *norm("", "layer_norm", width, "embeddings/LayerNorm"),
+        ]
+        if width != self.hidden_size:
+            # google-research/albert's name; ELECTRA calls it embeddings_project.
+            name = "encoder/embedding_hidden_mapping_in"
+            weights += dense("projection", "projection", width, self.hidden_size, name)
+        return weights
+
+    def block_weights(self) -> list[Weight]:
+        """Return a transformer block's rows of the weight table, named within the block."""
+        width, inner = self.hidden_size, self.intermediate_size
+        attention = (f"attention/self/{role}" for role in ("query", "key", "value"))
+        return [
+            *dense("qkv", "query_key_value", width, width, *attention),
+            *dense("attention", "attention_output", width, width, "attention/output/dense"),
+            *norm("attention_", "attention_layer_norm", width, "attention/output/LayerNorm"),
+            *dense("inner", "intermediate", width, inner, "intermediate/dense"),
+            *dense("output", "output", inner, width, "output/dense"),
+            *norm("output_", "output_layer_norm", width, "output/LayerNorm"),
+        ]
+
+    def pooler_weights(self) -> list[Weight]:
+        """Return the pooler's rows of the weight table, if it has any."""
+        width = self.hidden_size
+        return dense("pooler", "pooler", width, width, "pooler/dense") if self.pooler == "tanh" else []
+
+    def weight_parts(self) -> list[list[Weight]]:
+        """Return the weight table layer by layer: the embeddings, every distinct block, the pooler."""
+        blocks = [
+            [weight.below(f"encoder/layer_{layer}") for weight in self.block_weights()]
+            for layer in range(1 if self.share_layers else self.num_layers)
+        ]
+        return [self.embedding_weights(), *blocks, self.pooler_weights()]
+
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every weight under its google-research/bert name (without the leading `bert/`)."""
-        width, inner, narrow = self.hidden_size, self.intermediate_size, self.embedding_size
-        shapes: dict[str, tuple[int, ...]] = {
-            "embeddings/word_embeddings": (self.vocab_size, narrow),
-            "embeddings/position_embeddings": (self.max_position_embeddings, narrow),
-            "embeddings/token_type_embeddings": (self.type_vocab_size, narrow),
-            "embeddings/LayerNorm/gamma": (narrow,),
-            "embeddings/LayerNorm/beta": (narrow,),
-        }
-        attention = ("attention/self/query", "attention/self/key", "attention/self/value", "attention/output/dense")
-        dense = {}
-        if narrow != width:
-            dense["encoder/embedding_hidden_mapping_in"] = (narrow, width)
-        for layer in range(1 if self.share_layers else self.num_layers):
-            prefix = f"encoder/layer_{layer}"
-            dense |= {f"{prefix}/{role}": (width, width) for role in attention}
-            dense[f"{prefix}/intermediate/dense"] = (width, inner)
-            dense[f"{prefix}/output/dense"] = (inner, width)
-            for norm in ("attention/output/LayerNorm", "output/LayerNorm"):
-                shapes |= {f"{prefix}/{norm}/gamma": (width,), f"{prefix}/{norm}/beta": (width,)}
-        if self.pooler == "tanh":
-            dense["pooler/dense"] = (width, width)
-        for name, (inputs, outputs) in dense.items():
-            shapes |= {f"{name}/kernel": (inputs, outputs), f"{name}/bias": (outputs,)}
-        return shapes
+        return {name: weight.shape for part in self.weight_parts() for weight in part for name in weight.names}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a JSON-serialisable dictionary."""

@@ -6,8 +6,8 @@ import keras
 from keras import ops
 
 from keras_bert_trend.encoder.config import BertConfig
-from keras_bert_trend.encoder.initial_values import starting_at
 from keras_bert_trend.encoder.ops import dense, layer_norm
+from keras_bert_trend.encoder.variables import add_weights
 
 
 class BertEmbeddings(keras.layers.Layer):
@@ -17,50 +17,20 @@ class BertEmbeddings(keras.layers.Layer):
     §3.1; Clark et al. 2020, arXiv:2003.10555).
 
     Args:
-        config: the architecture.
+        config: `BertConfig`. The architecture.
+        values_follow: bool. Whether the weights are assigned after `build`, which then draws none. Defaults to `False`.
     """
 
-    def __init__(self, config: BertConfig, **kwargs) -> None:
+    def __init__(self, config: BertConfig, *, values_follow: bool = False, **kwargs) -> None:
         super().__init__(**kwargs)
         self.config = config
+        self._values_follow = values_follow
         self.dropout = keras.layers.Dropout(config.hidden_dropout, dtype=self.dtype_policy, name="dropout")
 
     def build(self, input_shape=None) -> None:
-        """Create the three tables and the LayerNorm's weights; the shapes come from the configuration."""
-        config = self.config
-        normal = keras.initializers.TruncatedNormal(stddev=config.initializer_range)
-        width = config.embedding_size
-        self.word_embeddings = self.add_weight(
-            (config.vocab_size, width), starting_at(normal, "embeddings/word_embeddings"), name="word_embeddings"
-        )
-        self.position_embeddings = self.add_weight(
-            (config.max_position_embeddings, width),
-            starting_at(normal, "embeddings/position_embeddings"),
-            name="position_embeddings",
-        )
-        self.type_embeddings = self.add_weight(
-            (config.type_vocab_size, width),
-            starting_at(normal, "embeddings/token_type_embeddings"),
-            name="token_type_embeddings",
-        )
-        # `autocast=False`: LayerNorm runs in float32 under every mixed precision policy.
-        self.gamma = self.add_weight(
-            (width,), starting_at("ones", "embeddings/LayerNorm/gamma"), name="layer_norm_gamma", autocast=False
-        )
-        self.beta = self.add_weight(
-            (width,), starting_at("zeros", "embeddings/LayerNorm/beta"), name="layer_norm_beta", autocast=False
-        )
-        if self._is_projected:
-            self.projection_kernel = self.add_weight(
-                (width, config.hidden_size),
-                starting_at(normal, "encoder/embedding_hidden_mapping_in/kernel"),
-                name="projection_kernel",
-            )
-            self.projection_bias = self.add_weight(
-                (config.hidden_size,),
-                starting_at("zeros", "encoder/embedding_hidden_mapping_in/bias"),
-                name="projection_bias",
-            )
+        """Create the weights; the configuration fixes their shapes."""
+        normal = keras.initializers.TruncatedNormal(stddev=self.config.initializer_range)
+        add_weights(self, self.config.embedding_weights(), lambda: normal, self._values_follow)
         self.built = True
 
     @property
@@ -84,18 +54,3 @@ class BertEmbeddings(keras.layers.Layer):
     def compute_output_shape(self, input_word_ids_shape, input_type_ids_shape=None):
         """Return `(batch, seq, hidden)`."""
         return (*input_word_ids_shape, self.config.hidden_size)
-
-    def named_variables(self) -> dict[str, keras.Variable]:
-        """Return the variables under the names of google-research/bert (without the leading `bert/`)."""
-        named = {
-            "embeddings/word_embeddings": self.word_embeddings,
-            "embeddings/position_embeddings": self.position_embeddings,
-            "embeddings/token_type_embeddings": self.type_embeddings,
-            "embeddings/LayerNorm/gamma": self.gamma,
-            "embeddings/LayerNorm/beta": self.beta,
-        }
-        if self._is_projected:
-            # google-research/albert's name; ELECTRA calls it embeddings_project.
-            named["encoder/embedding_hidden_mapping_in/kernel"] = self.projection_kernel
-            named["encoder/embedding_hidden_mapping_in/bias"] = self.projection_bias
-        return named

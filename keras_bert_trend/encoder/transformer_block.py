@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_bert_trend.encoder.config import BertConfig
-from keras_bert_trend.encoder.initial_values import starting_at
 from keras_bert_trend.encoder.ops import activation, dense, layer_norm, wide_dtype
 from keras_bert_trend.encoder.rows import AllPositions, in_whole_vectors
+from keras_bert_trend.encoder.variables import add_weights
 
 
 class _DrawnSeed(keras.random.SeedGenerator):
@@ -39,53 +41,27 @@ class TransformerBlock(keras.layers.Layer):
     Query, key and value share one kernel `(hidden, 3 · hidden)`: one large matmul is faster than three.
 
     Args:
-        config: the architecture.
-        rematerialize: in training, keep only the block's input for the backward pass and compute the rest again there
-            (Chen et al. 2016, arXiv:1604.06174): less memory, a third more time.
+        config: `BertConfig`. The architecture.
+        rematerialize: bool. Whether training keeps only the block's input for the backward pass and computes the rest
+            again there (Chen et al. 2016, arXiv:1604.06174): less memory, a third more time. Defaults to `False`.
+        values_follow: bool. Whether the weights are assigned after `build`, which then draws none. Defaults to `False`.
     """
 
-    def __init__(self, config: BertConfig, *, rematerialize: bool = False, **kwargs) -> None:
+    def __init__(
+        self, config: BertConfig, *, rematerialize: bool = False, values_follow: bool = False, **kwargs
+    ) -> None:
         super().__init__(**kwargs)
         self.config = config
         self.rematerialize = rematerialize
+        self._values_follow = values_follow
         self.attention_seeds = keras.random.SeedGenerator() if config.attention_dropout else None
         self.hidden_seeds = keras.random.SeedGenerator() if config.hidden_dropout else None
 
     def build(self, input_shape=None) -> None:
-        """Create the block's weights; the shapes come from the configuration."""
-        width, inner = self.config.hidden_size, self.config.intermediate_size
-        roles = [f"attention/self/{role}" for role in ("query", "key", "value")]
-        self.qkv_kernel, self.qkv_bias = self._add_dense("query_key_value", width, 3 * width, *roles)
-        self.attention_kernel, self.attention_bias = self._add_dense(
-            "attention_output", width, width, "attention/output/dense"
-        )
-        self.attention_gamma, self.attention_beta = self._add_norm("attention_layer_norm", "attention/output/LayerNorm")
-        self.inner_kernel, self.inner_bias = self._add_dense("intermediate", width, inner, "intermediate/dense")
-        self.output_kernel, self.output_bias = self._add_dense("output", inner, width, "output/dense")
-        self.output_gamma, self.output_beta = self._add_norm("output_layer_norm", "output/LayerNorm")
+        """Create the weights; the configuration fixes their shapes."""
+        normal = functools.partial(keras.initializers.TruncatedNormal, stddev=self.config.initializer_range)
+        add_weights(self, self.config.block_weights(), normal, self._values_follow)
         self.built = True
-
-    def _start(self, default, *roles):
-        return starting_at(default, *(f"encoder/{self.name}/{role}" for role in roles))
-
-    def _add_dense(self, name, inputs, outputs, *roles):
-        normal = keras.initializers.TruncatedNormal(stddev=self.config.initializer_range)
-        kernel, bias = (
-            self._start(d, *(f"{r}/{p}" for r in roles)) for d, p in ((normal, "kernel"), ("zeros", "bias"))
-        )
-        return (
-            self.add_weight((inputs, outputs), kernel, name=f"{name}_kernel"),
-            self.add_weight((outputs,), bias, name=f"{name}_bias"),
-        )
-
-    def _add_norm(self, name, role):
-        # `autocast=False`: LayerNorm runs in float32 under every mixed precision policy.
-        width = self.config.hidden_size
-        gamma, beta = self._start("ones", f"{role}/gamma"), self._start("zeros", f"{role}/beta")
-        return (
-            self.add_weight((width,), gamma, name=f"{name}_gamma", autocast=False),
-            self.add_weight((width,), beta, name=f"{name}_beta", autocast=False),
-        )
 
     def call(self, x, input_mask, training=None, positions=None, tokens=None):
         """Run the block.
@@ -182,26 +158,3 @@ class TransformerBlock(keras.layers.Layer):
         """Return the shapes of `call`'s two results."""
         batch, length, _ = x_shape
         return tuple(x_shape), (batch, self.config.num_heads, length, length)
-
-    def named_variables(self, index: int) -> dict[str, keras.Variable | tuple[keras.Variable, int]]:
-        """Return the variables under google-research/bert's names (without the leading `bert/`).
-
-        Query, key and value are thirds of one variable: their entries are `(variable, which third)`.
-        """
-        prefix = f"encoder/layer_{index}"
-        named = {
-            f"{prefix}/attention/output/dense/kernel": self.attention_kernel,
-            f"{prefix}/attention/output/dense/bias": self.attention_bias,
-            f"{prefix}/attention/output/LayerNorm/gamma": self.attention_gamma,
-            f"{prefix}/attention/output/LayerNorm/beta": self.attention_beta,
-            f"{prefix}/intermediate/dense/kernel": self.inner_kernel,
-            f"{prefix}/intermediate/dense/bias": self.inner_bias,
-            f"{prefix}/output/dense/kernel": self.output_kernel,
-            f"{prefix}/output/dense/bias": self.output_bias,
-            f"{prefix}/output/LayerNorm/gamma": self.output_gamma,
-            f"{prefix}/output/LayerNorm/beta": self.output_beta,
-        }
-        for third, role in enumerate(("query", "key", "value")):
-            named[f"{prefix}/attention/self/{role}/kernel"] = (self.qkv_kernel, third)
-            named[f"{prefix}/attention/self/{role}/bias"] = (self.qkv_bias, third)
-        return named

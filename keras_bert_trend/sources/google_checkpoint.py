@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 
+from keras_bert_trend.sources.checkpoint import TfCheckpoint
 from keras_bert_trend.sources.hugging_face import bert_config, read_json
-from keras_bert_trend.sources.saved_model.files import TfCheckpoint
 from keras_bert_trend.sources.source import (
     LazyWeights,
     Source,
@@ -49,10 +49,10 @@ def read_google_checkpoint(path: str) -> Source:
             "google-research/bert, not those of ALBERT or ELECTRA."
         )
 
-    def read(names):
+    def read(name):
         import tensorflow as tf
 
-        return [tf.cast(value, tf.float32) for value in checkpoint.read([f"bert/{name}" for name in names])]
+        return tf.cast(checkpoint.read(f"bert/{name}"), tf.float32)
 
     config = bert_config(read_json(config_file), config_file, _ACTIVATIONS, attention_mask_constant=_MASK_CONSTANT)
     return Source(

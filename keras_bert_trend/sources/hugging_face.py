@@ -65,7 +65,7 @@ def read_hugging_face_model(path: str) -> Source:
         config=_config(fields, path, has_pooler="pooler/dense/kernel" in places),
         weights=LazyWeights(
             {role: _tensor_shape(*place) for role, place in places.items()},
-            lambda roles: [_read_tensor(*places[role]) for role in roles],
+            lambda role: _read_tensor(*places[role]),
         ),
         vocabulary=vocabulary,
         lower_case=lower_case,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-
-import numpy as np
 
 from keras_bert_trend.encoder.config import BertConfig
 
@@ -16,29 +14,26 @@ class UnsupportedArchitectureError(ValueError):
     """The model was read, but is not an architecture whose numbers this package reproduces."""
 
 
-class LazyWeights(Mapping[str, np.ndarray]):
-    """Weights by name, read from disk when asked for, so that a model is never in memory twice.
+class LazyWeights(Mapping[str, Any]):
+    """Weights by name, each read from disk when it is asked for, so that a model is never in memory twice.
 
     Args:
-        shapes: name → shape, known without reading anything.
-        read: reads several weights by name: arrays, or what NumPy takes over without a copy.
+        shapes: mapping. Name → shape, known without reading a weight.
+        read: function. Returns a weight by name: an array, or what NumPy takes over without a copy (on TensorFlow, a
+            tensor).
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], read: Callable[[Sequence[str]], Sequence[Any]]) -> None:
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], Any]) -> None:
         self.shapes = dict(shapes)
         self._read = read
 
-    def load(self) -> dict[str, Any]:
-        """Read all weights at once, each as an array or as what NumPy takes over: on TensorFlow, a tensor."""
-        return dict(zip(self.shapes, self._read(list(self.shapes)), strict=True))
-
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> Any:
         if name not in self.shapes:
             raise KeyError(name)
-        return np.asarray(self._read([name])[0])
+        return self._read(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.shapes  # `Mapping` would read the array to tell
+        return name in self.shapes  # `Mapping` would read the weight to tell
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
@@ -78,7 +73,7 @@ class Source(TextSource):
     """
 
     config: BertConfig
-    weights: Mapping[str, np.ndarray]
+    weights: LazyWeights
 
 
 @contextlib.contextmanager

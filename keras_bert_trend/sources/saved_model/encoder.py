@@ -69,11 +69,10 @@ def read_tf_hub_text(files: SavedModelFiles) -> TextSource:
 def _weights(files: SavedModelFiles, variables: dict[str, int]) -> LazyWeights:
     shapes = {role: _flat_shape(role, files.variable_shape(object_id)) for role, object_id in variables.items()}
 
-    def read(roles):
+    def read(role):
         import tensorflow as tf
 
-        values = files.read_variables([variables[role] for role in roles])
-        return [tf.reshape(tf.cast(v, tf.float32), shapes[role]) for role, v in zip(roles, values, strict=True)]
+        return tf.reshape(tf.cast(files.read_variable(variables[role]), tf.float32), shapes[role])
 
     return LazyWeights(shapes, read)
 
@@ -97,7 +96,7 @@ def _vocabulary(files: SavedModelFiles) -> tuple[str, ...] | bytes | None:
 
 def _lower_case(files: SavedModelFiles) -> bool | None:
     node = files.child("do_lower_case")
-    return None if node not in files.variable_names else bool(files.read_variables([node])[0])
+    return None if node not in files.variable_names else bool(files.read_variable(node))
 
 
 class _EncoderReader:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import glob
-import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
+from keras_bert_trend.sources.checkpoint import TfCheckpoint
 from keras_bert_trend.sources.source import read_bytes
 
 
@@ -123,29 +123,36 @@ class SavedModelFiles:
         """Return a variable's shape as `saved_model.pb` tells it."""
         return tuple(dimension.size for dimension in self.objects[object_id].variable.shape.dim)
 
-    def read_variables(self, object_ids: Sequence[int]) -> list:
-        """Read variables' values from `variables/`, as TensorFlow tensors.
-
-        Raises:
-            ValueError: one is not in the checkpoint, has another shape there, or its shard is missing or damaged.
-        """
-        for object_id in object_ids:
-            self.check_variable(object_id)
-        return self._checkpoint.read([self._checkpoint_keys[object_id] for object_id in object_ids])
-
     def check_variable(self, object_id: int) -> None:
-        """Check, without reading it, that a variable is in `variables/` with the shape that `saved_model.pb` tells.
+        """Check, without reading it, that a variable is in `variables/` as `saved_model.pb` declares it.
+
+        Args:
+            object_id: int. The variable.
 
         Raises:
-            ValueError: it is not there, has another shape there, or is larger than the files are.
+            ValueError: if it is not there, or has another shape or dtype there.
         """
         name, key = self.variable_names[object_id], self._checkpoint_keys.get(object_id)
         if key is None:
             raise ValueError(f"{self.path!r}: variable {name!r} is not in the checkpoint.")
         try:
-            self._checkpoint.check(key, self.variable_shape(object_id))
+            dtype = self.objects[object_id].variable.dtype
+            self._checkpoint.check(key, self.variable_shape(object_id), dtype)
         except ValueError as error:
             raise ValueError(f"{self._file!r}: variable {name!r} does not fit: {error}") from error
+
+    def read_variable(self, object_id: int) -> Any:
+        """Read a variable's value from `variables/`, as a TensorFlow tensor.
+
+        Args:
+            object_id: int. The variable.
+
+        Raises:
+            ValueError: if it is not there as `saved_model.pb` declares it, or its file is missing or damaged.
+        """
+        self.check_variable(object_id)
+        dtype = self.objects[object_id].variable.dtype
+        return self._checkpoint.read(self._checkpoint_keys[object_id], dtype)
 
     @cached_property
     def _checkpoint(self) -> TfCheckpoint:
@@ -158,11 +165,13 @@ class SavedModelFiles:
         Keys are positional (`variables/7/.ATTRIBUTES/VARIABLE_VALUE`), so the checkpoint's own object graph is walked
         side by side with the SavedModel's, by the names of the children, as TensorFlow's loader does.
         """
+        from tensorflow.core.framework import types_pb2
         from tensorflow.core.protobuf import trackable_object_graph_pb2
 
         graph = trackable_object_graph_pb2.TrackableObjectGraph()
         try:
-            graph.ParseFromString(self._checkpoint.read(["_CHECKPOINTABLE_OBJECT_GRAPH"])[0].numpy())
+            content = self._checkpoint.read("_CHECKPOINTABLE_OBJECT_GRAPH", types_pb2.DT_STRING)
+            graph.ParseFromString(content.numpy())
         except Exception as error:
             raise ValueError(f"{self._checkpoint.prefix!r}: no object graph in the checkpoint: {error}") from error
         keys, seen, pending = {}, {(0, 0)}, [(0, 0)]
@@ -202,68 +211,3 @@ class SavedModelFiles:
         if not os.path.isfile(inside):
             raise ValueError(f"{self._file!r}: the asset {os.path.join(folder, name)!r} is missing.")
         return inside
-
-
-class TfCheckpoint:
-    """The files of a checkpoint.
-
-    Args:
-        prefix: what stands before `.index` and `.data-…` in their names.
-
-    Raises:
-        ValueError: the index is missing or damaged.
-    """
-
-    def __init__(self, prefix: str) -> None:
-        import tensorflow as tf
-
-        self.prefix = prefix
-        try:
-            self._reader = tf.train.load_checkpoint(prefix)
-        except Exception as error:  # TensorFlow raises several kinds for a damaged index
-            raise ValueError(f"{prefix!r}: the variables cannot be read: {error}") from error
-
-    @cached_property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Key → shape, of everything in it."""
-        return {key: tuple(shape) for key, shape in self._reader.get_variable_to_shape_map().items()}
-
-    @cached_property
-    def _dtypes(self) -> dict:
-        return self._reader.get_variable_to_dtype_map()
-
-    @cached_property
-    def _size(self) -> int:
-        return sum(os.path.getsize(file) for file in glob.glob(f"{glob.escape(self.prefix)}.data-*"))
-
-    def check(self, key: str, shape: tuple[int, ...]) -> None:
-        """Check, without reading it, that a value is there and has this shape.
-
-        Raises:
-            ValueError: it does not, or the files are too small to hold it.
-        """
-        found = self.shapes.get(key)
-        if found != shape:
-            raise ValueError(f"{self.prefix!r}: {key!r} has the shape {found} there, {shape} is expected.")
-        if math.prod(shape) > self._size:
-            raise ValueError(f"{self.prefix!r}: {key!r}, {shape}, cannot be in files of {self._size} bytes.")
-
-    def read(self, keys: Sequence[str]) -> list:
-        """Return values as TensorFlow tensors, which NumPy and Keras take over without a copy.
-
-        One call for many keys opens the files once.
-
-        Raises:
-            ValueError: one is not there, or its file is missing or damaged (a checksum tells).
-        """
-        import tensorflow as tf
-
-        try:
-            return tf.raw_ops.RestoreV2(
-                prefix=self.prefix,
-                tensor_names=list(keys),
-                shape_and_slices=[""] * len(keys),
-                dtypes=[self._dtypes[key] for key in keys],
-            )
-        except Exception as error:
-            raise ValueError(f"{self.prefix!r}: the variables cannot be read: {error}") from error
