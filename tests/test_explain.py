@@ -127,7 +127,7 @@ def test_the_embedding_is_the_poolings(layer, reading, unit):
         pooling = TrendPooling(kinds, reading=reading, unit=unit, measure=measure)
         expected = to_numpy(with_pooling(layer, pooling)(SENTENCES))
         got = explain(SENTENCES, layer, reading=reading, unit=unit, measure=measure)
-        np.testing.assert_allclose([each.embedding for each in got], expected, atol=1e-5)
+        np.testing.assert_allclose([each.embedding for each in got], expected, rtol=1e-5, atol=1e-5)
         for each in got:
             np.testing.assert_allclose(each.anchor_trend + each.related_trend, each.embedding, atol=1e-6)
             assert each.rows.shape == (len(each.row_names), len(each.candidates))
@@ -137,7 +137,7 @@ def test_what_the_layer_pools_with_is_explained(layer):
     kinds = layer.preprocessor.vocabulary.token_kinds
     pooling = TrendPooling(kinds, reading="layers", unit="word", measure="asinh", aggregation="attention", scale=0.3)
     text = SENTENCES[4]
-    for chosen in (pooling, ["mean", pooling]):
+    for chosen in (pooling, ["mean", pooling], ["mean", ["cls", [pooling]]]):
         own = with_pooling(layer, chosen)
         each = explain(text, own)
         assert (each.reading, each.unit, each.measure, each.aggregation) == ("layers", "word", "asinh", "attention")
