@@ -18,13 +18,15 @@ from keras_bert_trend import (
     compare_poolings,
     embed,
 )
-from keras_bert_trend.evaluation.cross_validation import BASELINE, corrected_resampled_t_test, make_splits
+from keras_bert_trend.evaluation.comparison import BASELINE
 from tests.common import V4
 from tests.test_explain import draw, visible_text
 
 pytest.importorskip("sklearn")
 
-COMPARE = sys.modules["keras_bert_trend.evaluation.comparison"]
+from keras_bert_trend.evaluation import cross_validation
+from keras_bert_trend.evaluation.cross_validation import corrected_resampled_t_test, make_splits
+
 SUBJECTS = ["bank", "river", "model", "token"]
 RIVER = [f"the {a} of the {b} {n}" for n, a in enumerate(SUBJECTS) for b in SUBJECTS]  # 16
 HELLO = [f"hello ! is {a} good or great {b} {n} ?" for n, a in enumerate(SUBJECTS) for b in SUBJECTS[1:]]  # 12
@@ -134,12 +136,12 @@ class TestFolds:
     def test_the_same_text_is_never_in_both_parts(self, layer, monkeypatch):
         seen = {}
 
-        def spy(features, y, splits, *arguments):
+        def spy(features, baseline, y, splits, *arguments):
             seen["splits"] = splits
-            return original(features, y, splits, *arguments)
+            return original(features, baseline, y, splits, *arguments)
 
-        original = COMPARE.score_all
-        monkeypatch.setattr(COMPARE, "score_all", spy)
+        original = cross_validation.score_all
+        monkeypatch.setattr(cross_validation, "score_all", spy)
         texts = [*TEXTS, *(f" {text.upper().replace(' ', '  ')}" for text in TEXTS)]
         result = quick(layer, texts=texts, labels=LABELS * 2, folds=4)
         assert (result.texts, result.groups) == (2 * len(TEXTS), len(TEXTS))
@@ -216,8 +218,7 @@ def test_holders_of_texts_and_labels(layer, tmp_path):
 
 
 def test_a_fit_that_does_not_converge_is_a_note_not_a_warning(layer, monkeypatch):
-    module = sys.modules["keras_bert_trend.evaluation.cross_validation"]
-    monkeypatch.setattr(module, "MAX_ITERATIONS", 1)
+    monkeypatch.setattr(cross_validation, "MAX_ITERATIONS", 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = quick(layer)

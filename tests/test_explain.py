@@ -80,7 +80,7 @@ class TestPrintedNumbers:
         tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "i", "want", "an", "apple", "."]
         config = BertConfig(vocab_size=9, hidden_size=12, num_layers=1, num_heads=12, intermediate_size=12)
         preprocessor = BertPreprocessor(tokens, lower_case=True, sequence_length=None)
-        layer = BertTrend(encoder=PrintedEncoder(config), preprocessor=preprocessor, pooling="trend", trainable=False)
+        layer = BertTrend(encoder=PrintedEncoder(config, trainable=False), preprocessor=preprocessor, pooling="trend")
         return explain("I want an apple.", layer)
 
     def test_selection(self, printed):
@@ -122,12 +122,13 @@ class TestPrintedNumbers:
 @pytest.mark.parametrize("reading", READINGS)
 def test_the_embedding_is_the_poolings(layer, reading, unit):
     """Edge cases included: an empty text, punctuation only, one word."""
-    for measure in ("log_ratio", "asinh"):
+    # Of a state near zero the log ratio multiplies the rounding of an encoder that leaves padding out.
+    for measure, tolerance in {"log_ratio": 5e-4, "asinh": 1e-5, "difference": 1e-5}.items():
         kinds = layer.preprocessor.vocabulary.token_kinds
         pooling = TrendPooling(kinds, reading=reading, unit=unit, measure=measure)
         expected = to_numpy(with_pooling(layer, pooling)(SENTENCES))
         got = explain(SENTENCES, layer, reading=reading, unit=unit, measure=measure)
-        np.testing.assert_allclose([each.embedding for each in got], expected, atol=1e-5)
+        np.testing.assert_allclose([each.embedding for each in got], expected, atol=tolerance)
         for each in got:
             np.testing.assert_allclose(each.anchor_trend + each.related_trend, each.embedding, atol=1e-6)
             assert each.rows.shape == (len(each.row_names), len(each.candidates))
@@ -137,7 +138,7 @@ def test_what_the_layer_pools_with_is_explained(layer):
     kinds = layer.preprocessor.vocabulary.token_kinds
     pooling = TrendPooling(kinds, reading="layers", unit="word", measure="asinh", aggregation="attention", scale=0.3)
     text = SENTENCES[4]
-    for chosen in (pooling, ["mean", pooling]):
+    for chosen in (pooling, ["mean", pooling], ["mean", ["cls", [pooling]]]):
         own = with_pooling(layer, chosen)
         each = explain(text, own)
         assert (each.reading, each.unit, each.measure, each.aggregation) == ("layers", "word", "asinh", "attention")

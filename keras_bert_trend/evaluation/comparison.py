@@ -1,64 +1,63 @@
 """`compare_poolings`: which pooling suits a problem, by what a logistic regression makes of each one's embeddings.
 
-    texts ──► one run of the encoder ──► every pooling's embeddings ──► the same folds for all ──► scores, tests
-
-The folds, the fits and the test are `cross_validation`'s; how the result looks is `compare_views`'.
+texts ──► one run of the encoder ──► every pooling's embeddings ──► the same folds for all ──► scores, tests
 """
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from keras_bert_trend._utils import check_count
 from keras_bert_trend.embedding.embed import embed
 from keras_bert_trend.embedding.texts import open_texts
-from keras_bert_trend.evaluation.cross_validation import (
-    BASELINE,
-    MAX_ITERATIONS,
-    Scores,
-    check_installed,
-    corrected_resampled_t_test,
-    make_splits,
-    score_all,
-)
+from keras_bert_trend.inspection.drawing import BEST_COLOUR, aligned, draw_comparison, shortened
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import POOLING_NAMES, Pooling
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: The row that looks at no text: it always predicts the most frequent class of the training part.
+BASELINE = "majority class"
+
+_CLASSES_SHOWN = 8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PoolingComparison:
-    """How well each pooling's embeddings told the classes apart, best first.
+    """How well each pooling's embeddings tell the classes apart, best first.
 
-    `print` it for a table; a notebook shows it as one; `plot()` draws it; `to_dict()` is JSON.
+    `print` shows a table, and so does a notebook; `plot()` draws a figure; `to_dict()` returns JSON values.
 
     Attributes:
-        scores: pooling → its score on every fold's test part, float64 `(folds * repeats,)`, the best mean first. The
-            row "majority class", which looks at no text, is among them at its place.
-        accuracies: the same with the accuracy, whatever `metric` is.
-        p_values: pooling → p of the paired test against the best, see `compare_poolings`; `None` for the best itself.
-        widths: pooling → the width of its embeddings; `None` for the baseline.
-        metric: `"F1"`, of the class `positive`, where there are two classes; `"macro-F1"` where there are more.
-        positive: the class whose F1 it is; `None` with more than two classes.
-        class_counts: class → number of texts.
-        texts: number of texts.
-        groups: number of groups, which by default are different texts.
-        folds: as given, like the next three.
-        repeats: how often the texts were cut into folds.
-        seed: of the first cut.
-        C: of the logistic regressions.
-        notes: what a reader of the scores should know, one sentence each; often empty.
+        scores: dict. Pooling → its score on every fold's test part, float64 array `(folds * repeats,)`, sorted by mean.
+            The row "majority class", which looks at no text, is ranked among them.
+        accuracies: dict. Pooling → its accuracy on every fold's test part, whatever `metric` is.
+        p_values: dict. Pooling → p of the corrected resampled t-test against the best pooling; `None` for the best.
+        widths: dict. Pooling → the width of its embeddings; `None` for the baseline.
+        metric: str. `"F1"`, of the class `positive`, with two classes; `"macro-F1"` with more.
+        positive: The class whose F1 is the score; `None` with more than two classes.
+        class_counts: dict. Class → number of texts.
+        texts: int. The number of texts.
+        groups: int. The number of groups, by default of different texts.
+        folds: int. The number of parts that the texts were cut into.
+        repeats: int. How often the texts were cut.
+        seed: int. The seed of the first cut.
+        C: float. The inverse of the logistic regressions' regularisation.
+        notes: tuple of str. What a reader of the scores should know; often empty.
     """
 
     scores: dict[str, np.ndarray]
     accuracies: dict[str, np.ndarray]
     p_values: dict[str, float | None]
     widths: dict[str, int | None]
-    metric: str
+    metric: Literal["F1", "macro-F1"]
     positive: Any
     class_counts: dict[Any, int]
     texts: int
@@ -85,34 +84,33 @@ class PoolingComparison:
         return {name: float(np.std(scores, ddof=1)) for name, scores in self.scores.items()}
 
     def __str__(self) -> str:
-        from keras_bert_trend.evaluation.comparison_views import to_text
-
-        return to_text(self)
+        return _to_text(self)
 
     def __repr__(self) -> str:
         return f"<PoolingComparison of {len(self.scores) - 1} poolings: best {self.best!r}>"
 
     def _repr_html_(self) -> str:
-        from keras_bert_trend.evaluation.comparison_views import to_html
+        return _to_html(self)
 
-        return to_html(self)
-
-    def plot(self):
-        """Draw every pooling's score: the folds as points, their mean with one standard deviation to either side.
+    def plot(self) -> Figure:
+        """Draw every pooling's score: one point for each fold, and the mean with one standard deviation to either side.
 
         Returns:
-            a `matplotlib.figure.Figure`; `pyplot` and its global state are not touched.
-            `figure.savefig("poolings.png")` writes it.
+            A `matplotlib.figure.Figure`, made without `pyplot`. `figure.savefig("poolings.png")` writes it.
 
         Raises:
-            ImportError: matplotlib is not installed; the extra `plot` does that.
+            ImportError: if matplotlib is not installed (the extra `plot`).
         """
-        from keras_bert_trend.evaluation.comparison_views import to_figure
-
-        return to_figure(self)
+        return draw_comparison(
+            {name: scores for name, scores in self.scores.items() if name != BASELINE},
+            {name: _p(self, name) for name in self.scores},
+            self.best,
+            f"{shortened(_score_name(self), 40)}: {self.folds * self.repeats} folds, mean ± standard deviation",
+            (BASELINE, self.means[BASELINE]),
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON values; `poolings` has a dict for each row of the table, in its order."""
+        """Return everything as JSON values; `poolings` has one dict per row of the table, in its order."""
         rows = [
             {
                 "pooling": name,
@@ -137,11 +135,11 @@ class PoolingComparison:
 
 
 def compare_poolings(
-    texts: Iterable,
-    labels: Iterable,
-    model: BertTrend | str | os.PathLike = "minilm",
+    texts: Iterable[Any],
+    labels: Iterable[Any],
+    model: BertTrend | str | os.PathLike[str] = "minilm",
     *,
-    poolings: Sequence | Mapping[str, Any] | None = None,
+    poolings: Sequence[Any] | Mapping[str, Any] | None = None,
     positive: Any = None,
     folds: int = 5,
     repeats: int = 1,
@@ -152,15 +150,15 @@ def compare_poolings(
     n_jobs: int | None = None,
     show_progress: bool | None = False,
 ) -> PoolingComparison:
-    """Say which pooling suits a classification problem, with the encoder as it is: nothing of BERT trains here.
+    """Compare poolings on a classification problem, with the encoder as it is: BERT stays frozen.
 
     One run of the encoder gives every pooling's embeddings. Each is scored by cross-validation, all on the same folds,
-    with scikit-learn's `make_pipeline(StandardScaler(), LogisticRegression(C=C))`, fitted to the training part alone.
-    The folds have the classes in like proportions, and never the same text in both the training and the test part
-    (`StratifiedGroupKFold`): where texts stand twice, as hundreds of the SMS Spam Collection do, a classifier would be
+    with scikit-learn's `make_pipeline(StandardScaler(), LogisticRegression(C=C))`, fitted to the training part only.
+    The folds have the classes in similar proportions, and never the same text in both training and test part
+    (`StratifiedGroupKFold`): if texts occur twice, as hundreds of the SMS Spam Collection do, a classifier would be
     rewarded for remembering them.
 
-    The score is the F1 of one class where there are two, else the macro-F1: the unweighted mean of the classes' F1.
+    The score is the F1 of one class if there are two, else the macro-F1: the unweighted mean of the classes' F1.
 
     `p_values` tests every pooling against the best, fold by fold, by the corrected resampled t-test (Nadeau and Bengio
     2003, "Inference for the generalization error", Machine Learning 52; with repeated folds Bouckaert and Frank 2004,
@@ -168,9 +166,9 @@ def compare_poolings(
 
         t = mean(d) / √((1/J + 1/(folds − 1)) · var(d)),   two-sided, with J − 1 degrees of freedom
 
-    where the second term makes up for the folds' common training texts, which the plain paired t-test takes for
-    independent. Read it with care: from five folds it is weak, so that a large p does not say that two poolings are
-    equal; the best was chosen by these very scores; and p is not corrected for the number of comparisons.
+    The second term corrects for the training texts that folds share, which the plain paired t-test assumes to be
+    independent. Read p with care. With five folds the test is weak, so a large p does not show that two poolings are
+    equal. The best pooling was chosen by these very scores. And p is not corrected for the number of comparisons.
 
     Example:
         >>> spam = ["Win a prize now", "You have won a prize!", "Claim your prize: call now", "Win 500 pounds now"]
@@ -180,37 +178,45 @@ def compare_poolings(
         ('F1', 'spam', (2,))
 
     Args:
-        texts: as in `embed`; all are held in memory, and so are the embeddings: with all poolings of a model 384 wide,
-            23 kB a text.
-        labels: a class for every text: `str`, `int` or `bool`.
-        model: a `BertTrend` with a preprocessor, or what `BertTrend` takes as its handle.
-        poolings: what to compare: names, `Pooling` layers, and lists of them (concatenated: one row, called
-            "mean + trend"); or a dict of them, by the names that the rows shall have. By default all `POOLING_NAMES`.
-        positive: the class whose F1 is the score, where there are two. By default 1 of the labels 0 and 1, `True` of
-            `False` and `True`, "1" of "0" and "1"; of others the rarer class; and of two that are equally frequent the
-            one that is sorted last.
-        folds: how many parts the texts are cut into, each of which tests once.
-        repeats: how often they are cut, each time differently.
-        groups: for every text, what it must not be separated from: texts of the same group are together in training or
-            in test. By default the text itself, without regard to case and white space, which few encoders see. Give
-            them where texts hang together otherwise, by author or template.
-        C: the inverse of the logistic regressions' regularisation. The default is scikit-learn's, the same for all
-            poolings and not chosen by their scores; 0.01 suits many embeddings better.
-        seed: of the folds.
-        batch_size: texts per batch of the encoder, as in `embed`.
-        n_jobs: as in joblib: how many processes fit logistic regressions. Each takes seconds to start.
-        show_progress: whether progress bars are on stderr; `None` shows them on a terminal, and in a
-            notebook that has ipywidgets.
+        texts: iterable of str, or anything else that `embed` accepts. Texts and embeddings are held in memory: with all
+            poolings of a model 384 wide, 23 kB per text.
+        labels: iterable of str, int or bool. One class for every text.
+        model: str, path or `BertTrend`. The encoder: a handle as `BertTrend` takes it, or a layer with a preprocessor.
+            Defaults to `"minilm"`.
+        poolings: sequence, dict or `None`. What to compare: names, `Pooling` layers, and lists of them (concatenated,
+            in one row called "mean + trend"); or a dict that gives each a name. Defaults to all `POOLING_NAMES`.
+        positive: The class whose F1 is the score, if there are two classes. Defaults to 1 of the labels 0 and 1, `True`
+            of `False` and `True`, "1" of "0" and "1"; of other labels to the rarer class; and of two equally frequent
+            classes to the one sorted last.
+        folds: int. The number of parts that the texts are cut into; each part is the test part once. Defaults to 5.
+        repeats: int. How often the texts are cut, each time differently. Defaults to 1.
+        groups: iterable or `None`. For every text a group that must not be split between training and test. Give groups
+            if texts belong together, by author or template. Defaults to the text itself, ignoring case and white space,
+            which few encoders see.
+        C: float. The inverse of the logistic regressions' regularisation, the same for all poolings and not chosen by
+            their scores; 0.01 suits many embeddings better. Defaults to scikit-learn's 1.0.
+        seed: int. The seed of the folds. Defaults to 0.
+        batch_size: int. The number of texts per batch of the encoder. Defaults to 64.
+        n_jobs: int or `None`. The number of processes that fit logistic regressions, as in joblib; each takes seconds
+            to start. Defaults to `None`, no other process.
+        show_progress: bool or `None`. Whether to show progress bars on stderr; `None` shows them on a terminal, and in
+            a notebook that has ipywidgets. Defaults to `False`.
 
     Returns:
-        a `PoolingComparison`.
+        A `PoolingComparison`.
 
     Raises:
-        ValueError: an argument does not fit; `texts`, `labels` or `groups` differ in length or are empty; there is one
-            class only; or a class has fewer groups than there are folds.
-        ImportError: scikit-learn is not installed; the extra `compare` does that.
+        ValueError: if an argument has none of these values; if `texts`, `labels` and `groups` differ in length or are
+            empty; if there is only one class; or if a class has fewer groups than there are folds.
+        ImportError: if scikit-learn is not installed (the extra `compare`).
     """
-    check_installed()
+    try:
+        import scipy  # noqa: F401
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise ImportError("Comparing needs scikit-learn (the extra `compare`): pip install scikit-learn") from error
+    from keras_bert_trend.evaluation import cross_validation
+
     chosen = _named(poolings)
     for name, count, least in (("folds", folds, 2), ("repeats", repeats, 1)):
         check_count(name, count)
@@ -229,7 +235,7 @@ def compare_poolings(
     group_names, group_numbers = _numbered("groups", groups)
     counts = np.bincount(y)
     target = _positive(classes, counts, positive)
-    splits = make_splits(classes, y, group_numbers, folds, repeats, seed)
+    splits = cross_validation.make_splits(classes, y, group_numbers, folds, repeats, seed)
 
     arrays = embed(
         texts,
@@ -240,7 +246,7 @@ def compare_poolings(
         show_progress=show_progress,
     )
     features = dict(zip(chosen, arrays.values(), strict=True))
-    results = score_all(features, y, splits, target, C, n_jobs, show_progress)
+    results = cross_validation.score_all(features, BASELINE, y, splits, target, C, n_jobs, show_progress)
 
     order = sorted(results, key=lambda name: -np.mean(results[name].scores))
     best = next(name for name in order if name != BASELINE)
@@ -250,7 +256,9 @@ def compare_poolings(
         p_values={
             name: None
             if name == best
-            else corrected_resampled_t_test(results[best].scores - results[name].scores, 1 / (folds - 1))
+            else cross_validation.corrected_resampled_t_test(
+                results[best].scores - results[name].scores, 1 / (folds - 1)
+            )
             for name in order
         },
         widths={name: features[name].shape[1] if name in features else None for name in order},
@@ -263,7 +271,7 @@ def compare_poolings(
         repeats=repeats,
         seed=seed,
         C=float(C),
-        notes=tuple(_notes(order, results)),
+        notes=tuple(_notes(order, {name: np.sum(~scores.converged) for name, scores in results.items()})),
     )
 
 
@@ -345,13 +353,84 @@ def _positive(classes: list, counts: np.ndarray, positive) -> int | None:
     return 0 if counts[0] < counts[1] else 1
 
 
-def _notes(order: list[str], results: dict[str, Scores]) -> Iterable[str]:
+def _notes(order: list[str], unfinished: dict[str, int]) -> Iterable[str]:
+    """Yield notes on the result, given the names in order and the number of each one's fits that did not converge."""
+    from keras_bert_trend.evaluation.cross_validation import MAX_ITERATIONS
+
     if order[0] == BASELINE:
         yield "No pooling scores better than the majority class, which looks at no text."
-    stopped = {name: np.sum(~scores.converged) for name, scores in results.items() if not np.all(scores.converged)}
-    if stopped:
-        where = ", ".join(f"{name} ({count})" for name, count in stopped.items())
+    where = ", ".join(f"{name} ({count})" for name, count in unfinished.items() if count)
+    if where:
         yield (
             f"The logistic regression had not converged after {MAX_ITERATIONS} iterations in folds of {where}: take a "
             "smaller `C`."
         )
+
+
+# How a comparison is shown
+
+
+def _to_text(comparison: PoolingComparison) -> str:
+    """Return a table for a terminal: a line for each pooling, best first."""
+    return "\n".join([*_head(comparison), "", *aligned(_table(comparison)), "", *_foot(comparison)])
+
+
+def _to_html(comparison: PoolingComparison) -> str:
+    """Return a table for a notebook."""
+    escape = html.escape
+    header, *rows = _table(comparison)
+    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in header)]
+    for name, *cells in rows:
+        mark = f' style="color: {BEST_COLOUR}"' if name == comparison.best else ""
+        lines.append(f"<th{mark}>{escape(name)}</th>" + "".join(f"<td{mark}>{cell}</td>" for cell in cells))
+    head = "".join(f"<p>{escape(line)}</p>" for line in _head(comparison))
+    foot = "".join(f"<p>{escape(line)}</p>" for line in _foot(comparison))
+    body = "".join(f"<tr>{line}</tr>" for line in lines[1:])
+    return f"<div>{head}<table><thead><tr>{lines[0]}</tr></thead><tbody>{body}</tbody></table>{foot}</div>"
+
+
+def _table(comparison: PoolingComparison) -> list[list[str]]:
+    """Return the header and a row for each pooling."""
+    rows = [["pooling", "width", comparison.metric, "±", "accuracy", "p vs best"]]
+    for name in comparison.scores:
+        rows.append(
+            [
+                name,
+                str(comparison.widths[name] or "–"),
+                f"{comparison.means[name]:.3f}",
+                f"{comparison.spreads[name]:.3f}",
+                f"{np.mean(comparison.accuracies[name]):.3f}",
+                _p(comparison, name),
+            ]
+        )
+    return rows
+
+
+def _p(comparison: PoolingComparison, name: str) -> str:
+    p = comparison.p_values[name]
+    if p is None:
+        return "best"
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
+def _score_name(comparison: PoolingComparison) -> str:
+    return comparison.metric if comparison.positive is None else f"{comparison.metric} of {comparison.positive!r}"
+
+
+def _head(comparison: PoolingComparison) -> list[str]:
+    counts = sorted(comparison.class_counts.items(), key=lambda item: -item[1])
+    classes = ", ".join(f"{name} {count:,}" for name, count in counts[:_CLASSES_SHOWN])
+    more = f" and {len(counts) - _CLASSES_SHOWN} more" if len(counts) > _CLASSES_SHOWN else ""
+    cuts = f"{comparison.folds} folds" + (f", cut {comparison.repeats} times" if comparison.repeats > 1 else "")
+    return [
+        f"{comparison.texts:,} texts in {comparison.groups:,} groups; {len(counts)} classes: {classes}{more}",
+        f"{_score_name(comparison)} of a logistic regression on each pooling's embeddings, mean ± standard deviation "
+        f"over {cuts}",
+    ]
+
+
+def _foot(comparison: PoolingComparison) -> list[str]:
+    return [
+        "p: corrected resampled t-test against the best. With few folds it is weak: a large p does not say equal.",
+        *comparison.notes,
+    ]

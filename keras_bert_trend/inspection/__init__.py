@@ -1,1 +1,1 @@
-"""The inspection room: what people look at, texts in."""
+"""The inspection room: texts in; tables, figures and numbers of what BERT does with them out."""

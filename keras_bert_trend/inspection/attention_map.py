@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_bert_trend.inspection.attention_page import MAX_TOKENS, attention_page, framed, write_page
 from keras_bert_trend.inspection.batch import as_layer
-from keras_bert_trend.inspection.drawing import shortened, to_json
+from keras_bert_trend.inspection.drawing import draw_all_heads, draw_head, head_name, shortened, to_json
 from keras_bert_trend.layer import BertTrend
 
 if TYPE_CHECKING:
@@ -20,19 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AttentionMap:
-    """The attention of every head to a text. A notebook shows it as the view that `to_html` makes.
+    """The attention of every head to a text. A notebook shows it as the page that `to_html` returns.
 
-    Layers and heads are counted as everywhere in this package: layer 0 is the embedding output, which has no attention,
-    1 … L are the blocks, 1 … H the heads; −1 is the last.
+    Layers and heads are counted from 1: layers 1 … L are the blocks, heads 1 … H; −1 is the last. Layer 0, the
+    embedding output, has no attention.
 
     Attributes:
-        text: the text as it was given.
-        pair: the second text, or `None`.
-        tokens: the tokens that the encoder saw, `[CLS]` and `[SEP]` included.
-        segments: for each token 0, or 1 where it belongs to the second text.
-        attention: the softmax's probabilities, float32 `(layers, heads, tokens, tokens)`, `[..., query, key]`: each row
-            adds up to 1.
-        truncated: how many tokens were cut off because the text is too long for the layer.
+        text: str. The original text.
+        pair: str or `None`. The second text, if any.
+        tokens: tuple of str. The tokens that the encoder received, with `[CLS]` and `[SEP]`.
+        segments: tuple of int. For each token 0, or 1 if it belongs to the second text.
+        attention: float32 array `(layers, heads, tokens, tokens)`, `[..., query, key]`. The softmax's probabilities:
+            each row adds up to 1. The array itself is indexed from 0.
+        truncated: int. The number of tokens cut off because the text is too long for the layer.
     """
 
     text: str
@@ -47,121 +48,141 @@ class AttentionMap:
         return f"<AttentionMap of {shortened(self.text, 60)!r}: {layers} layers, {heads} heads, {tokens} tokens>"
 
     def _repr_html_(self) -> str | None:
-        from keras_bert_trend.inspection.attention_page import MAX_TOKENS, to_iframe
-
-        return to_iframe(self) if len(self.tokens) <= MAX_TOKENS else None
+        return framed(self.to_html()) if len(self.tokens) <= MAX_TOKENS else None
 
     def matrix(self, layer: int = -1, head: int | None = None) -> np.ndarray:
         """Return the attention of one head, float32 `(tokens, tokens)`, `[query, key]`.
 
         Args:
-            layer: 1 … L, or from the end, −1 being the last.
-            head: 1 … H, or from the end; `None` is the mean over the layer's heads.
+            layer: int. The layer, 1 … L, or −1 … −L from the end. Defaults to the last.
+            head: int or `None`. The head, 1 … H, or −1 … −H from the end; `None` is the mean over the layer's heads.
+                Defaults to `None`.
 
         Raises:
-            ValueError: there is no such layer or head.
+            ValueError: if there is no such layer or head.
         """
-        heads = self.attention[layer_index(layer, len(self.attention))]
-        return heads.mean(axis=0) if head is None else heads[_index("head", head, len(heads))]
+        layer, head = self._numbers(layer, head)
+        heads = self.attention[layer - 1]
+        return heads.mean(axis=0) if head is None else heads[head - 1]
 
     def plot(self, layer: int = -1, head: int | None = None) -> Figure:
-        """Draw one head: a line for each token that looks, a column for each token that is looked at.
+        """Draw one head: a row for each token that attends, a column for each token that is attended to.
 
         Args:
-            layer: see `matrix`.
-            head: see `matrix`.
+            layer: int. The layer, 1 … L, or −1 … −L from the end. Defaults to the last.
+            head: int or `None`. The head, 1 … H, or −1 … −H from the end; `None` is the mean over the layer's heads.
+                Defaults to `None`.
 
         Returns:
-            a `matplotlib.figure.Figure`; `pyplot` and its global state are not touched.
+            A `matplotlib.figure.Figure`, made without `pyplot`.
 
         Raises:
-            ImportError: matplotlib is not installed; the extra `plot` does that.
-            ValueError: there is no such layer or head.
+            ImportError: if matplotlib is not installed (the extra `plot`).
+            ValueError: if there is no such layer or head.
         """
-        from keras_bert_trend.inspection.attention_map_views import to_figure
-
-        return to_figure(self, layer, head)
+        title = head_name(*self._numbers(layer, head), *self.attention.shape[:2])
+        border = None if self.pair is None else self.segments.index(1)
+        return draw_head(self._heading(), title, self.tokens, self.matrix(layer, head), border)
 
     def plot_overview(self) -> Figure:
-        """Draw all heads small, a line for each layer and a column for each head, on one scale.
+        """Draw all heads small, a row for each layer and a column for each head, on one scale.
 
         Returns:
-            a `matplotlib.figure.Figure`; `pyplot` and its global state are not touched.
+            A `matplotlib.figure.Figure`, made without `pyplot`.
 
         Raises:
-            ImportError: matplotlib is not installed; the extra `plot` does that.
+            ImportError: if matplotlib is not installed (the extra `plot`).
         """
-        from keras_bert_trend.inspection.attention_map_views import to_overview
+        return draw_all_heads(self._heading(), self.attention)
 
-        return to_overview(self)
-
-    def to_html(self, layer: int = -1, head: int | None = None, max_tokens: int = 128) -> str:
+    def to_html(self, layer: int = -1, head: int | None = None, max_tokens: int = MAX_TOKENS) -> str:
         """Return a page that shows every head, in one file that loads nothing from elsewhere.
 
-        Layer, head and token are chosen by mouse or keyboard; what is drawn stands in tables too, for screen readers.
+        The reader chooses layer, head and token by mouse or keyboard. Tables repeat the drawing for screen readers.
 
         Args:
-            layer: the layer that is shown first, see `matrix`.
-            head: the head that is shown first, see `matrix`.
-            max_tokens: refuse longer texts, for the page grows with the tokens' square.
+            layer: int. The layer to show first, 1 … L, or −1 … −L from the end. Defaults to the last.
+            head: int or `None`. The head to show first, 1 … H, or −1 … −H from the end; `None` is the mean over the
+                layer's heads. Defaults to `None`.
+            max_tokens: int. The most tokens accepted; the page grows with their square. Defaults to 128.
 
         Raises:
-            ValueError: there is no such layer or head, or the text has more than `max_tokens` tokens.
+            ValueError: if there is no such layer or head, or if the text has more than `max_tokens` tokens.
         """
-        from keras_bert_trend.inspection.attention_page import to_html
-
-        return to_html(self, layer, head, max_tokens)
+        texts = [self.text] if self.pair is None else [self.text, self.pair]
+        numbers = self._numbers(layer, head)
+        return attention_page(
+            texts, self.tokens, self.segments, self.attention, *numbers, truncated=self.truncated, max_tokens=max_tokens
+        )
 
     def save_html(
-        self, path: str | os.PathLike, layer: int = -1, head: int | None = None, max_tokens: int = 128
+        self, path: str | os.PathLike[str], layer: int = -1, head: int | None = None, max_tokens: int = MAX_TOKENS
     ) -> None:
-        """Write `to_html`'s page to a file, which is complete or not there; what stood there is replaced.
+        """Write the page of `to_html` to a file. An existing file is replaced once the new one is complete.
 
         Args:
-            path: the file, in a folder that exists.
-            layer: see `to_html`, also for the next two.
-            head: see there.
-            max_tokens: see there.
+            path: str or path. The file, in an existing folder.
+            layer: int. The layer to show first, 1 … L, or −1 … −L from the end. Defaults to the last.
+            head: int or `None`. The head to show first, 1 … H, or −1 … −H from the end; `None` is the mean over the
+                layer's heads. Defaults to `None`.
+            max_tokens: int. The most tokens accepted; the page grows with their square. Defaults to 128.
 
         Raises:
-            ValueError: as `to_html`.
-            OSError: the file cannot be written.
+            ValueError: if there is no such layer or head, or if the text has more than `max_tokens` tokens.
+            OSError: if the file cannot be written.
         """
-        from keras_bert_trend.inspection.attention_page import write
-
-        write(self.to_html(layer, head, max_tokens), path)
+        write_page(self.to_html(layer, head, max_tokens), path)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         return {field.name: to_json(getattr(self, field.name)) for field in fields(self)}
 
+    def _heading(self) -> str:
+        return self.text if self.pair is None else f"{self.text} — {self.pair}"
+
+    def _numbers(self, layer: int, head: int | None) -> tuple[int, int | None]:
+        """Return layer and head counted from 1."""
+        layers, heads = self.attention.shape[:2]
+        if not isinstance(layer, bool) and layer == 0:
+            raise ValueError(f"`layer` must be 1 to {layers}, got 0: the embedding output has no attention.")
+        return _number("layer", layer, layers), None if head is None else _number("head", head, heads)
+
 
 def attention(
     text: str,
-    model: BertTrend | str | os.PathLike = "minilm",
+    model: BertTrend | str | os.PathLike[str] = "minilm",
     *,
     pair: str | None = None,
     truncate: bool = False,
 ) -> AttentionMap:
     """Return the attention of every head to a text, without the padding.
 
+    Layers and heads are counted from 1.
+
     Example:
-        >>> seen = attention("I want an apple.", "minilm")
-        >>> seen
+        >>> result = attention("I want an apple.", "minilm")
+        >>> result
         <AttentionMap of 'I want an apple.': 6 layers, 12 heads, 7 tokens>
-        >>> seen.tokens[seen.matrix(layer=1, head=6)[2].argmax()]  # where "want" looks
+        >>> result.tokens[result.matrix(layer=1, head=6)[2].argmax()]  # where "want" looks
         'i'
 
     Args:
-        text: a text.
-        model: what `BertTrend` takes, or a `BertTrend` layer, which reads nothing anew; its pooling does not matter.
-        pair: a second text: the encoder sees `[CLS] text [SEP] pair [SEP]`.
-        truncate: with a handle, cut off what is longer than the model instead of refusing it.
+        text: str. The text.
+        model: str, path or `BertTrend`. The encoder: a handle as `BertTrend` takes it, or a layer with a preprocessor,
+            whose pooling does not matter. Defaults to `"minilm"`.
+        pair: str or `None`. A second text: the encoder receives `[CLS] text [SEP] pair [SEP]`. Defaults to `None`.
+        truncate: bool. With a handle, trim a text that is longer than the model instead of raising an error. Defaults
+            to `False`.
+
+    Returns:
+        An `AttentionMap`.
 
     Raises:
-        ValueError: an argument is none of these, or the text is longer than the model.
-        ImportError: the weights of `"minilm"` are not installed.
+        ValueError: if an argument has none of these values, or if the text is longer than the model.
+        ImportError: if the weights of `"minilm"` are not installed.
     """
+    from keras_bert_trend.preprocessing.packing import special_token_count
+
     for name, value in (("text", text), ("pair", pair)):
         if not isinstance(value, str) and not (name == "pair" and value is None):
             raise ValueError(f"`{name}` must be a str, got {value!r}.")
@@ -175,118 +196,122 @@ def attention(
     scores = np.stack([keras.ops.convert_to_numpy(each)[0][:, real][:, :, real] for each in scores])
     scores.setflags(write=False)
     ids = inputs["input_word_ids"][0][real]
-    wanted = sum(len(preprocessor.tokenize(part)[0]) for part in parts) + 1 + len(parts)
+    untrimmed = sum(len(preprocessor.tokenize(part)[0]) for part in parts) + special_token_count(len(parts))
     return AttentionMap(
         text=text,
         pair=pair,
         tokens=tuple(preprocessor.vocabulary.tokens[i] for i in ids),
         segments=tuple(inputs["input_type_ids"][0][real].tolist()),
         attention=scores.astype("float32", copy=False),
-        truncated=wanted - len(ids),
+        truncated=untrimmed - len(ids),
     )
 
 
 def plot_attention(
     text: str,
-    model: BertTrend | str | os.PathLike = "minilm",
+    model: BertTrend | str | os.PathLike[str] = "minilm",
     *,
     layer: int = -1,
     head: int | None = None,
     pair: str | None = None,
     truncate: bool = False,
 ) -> Figure:
-    """Draw one head's attention to a text: a line for each token that looks, a column for each that is looked at.
+    """Draw one head's attention to a text: a row for each token that attends, a column for each that is attended to.
 
-    Whoever draws more than one head asks `attention` once, and its result's `plot` for each.
+    To draw several heads, call `attention` once and its result's `plot` for each head.
 
     Args:
-        text: see `attention`, also for `model`, `pair` and `truncate`.
-        model: see there.
-        layer: the layer, 1 … L as `explain` counts blocks and `word_vectors` layers (0, the embedding output, has no
-            attention); −1 is the last.
-        head: the head, 1 … H as `explain` counts them; −1 is the last; `None` is the mean over the layer's heads.
-        pair: see `attention`.
-        truncate: see there.
+        text: str. The text.
+        model: str, path or `BertTrend`. The encoder: a handle as `BertTrend` takes it, or a layer with a preprocessor,
+            whose pooling does not matter. Defaults to `"minilm"`.
+        layer: int. The layer, 1 … L, or −1 … −L from the end; layer 0, the embedding output, has no attention. Defaults
+            to the last.
+        head: int or `None`. The head, 1 … H, or −1 … −H from the end; `None` is the mean over the layer's heads.
+            Defaults to `None`.
+        pair: str or `None`. A second text: the encoder receives `[CLS] text [SEP] pair [SEP]`. Defaults to `None`.
+        truncate: bool. With a handle, trim a text that is longer than the model instead of raising an error. Defaults
+            to `False`.
 
     Returns:
-        a `matplotlib.figure.Figure`; `pyplot` and its global state are not touched. `figure.savefig("head.png")`
-        writes it.
+        A `matplotlib.figure.Figure`, made without `pyplot`. `figure.savefig("head.png")` writes it.
 
     Raises:
-        ValueError: as `attention`, and where there is no such layer or head.
-        ImportError: matplotlib (the extra `plot`) or the weights of `"minilm"` are not installed.
+        ValueError: if an argument has none of these values, or if the text is longer than the model.
+        ImportError: if matplotlib (the extra `plot`) or the weights of `"minilm"` are not installed.
     """
     return attention(text, model, pair=pair, truncate=truncate).plot(layer, head)
 
 
 def plot_attention_overview(
     text: str,
-    model: BertTrend | str | os.PathLike = "minilm",
+    model: BertTrend | str | os.PathLike[str] = "minilm",
     *,
     pair: str | None = None,
     truncate: bool = False,
 ) -> Figure:
-    """Draw the attention of all heads small, a line for each layer and a column for each head, on one scale.
+    """Draw the attention of all heads small, a row for each layer and a column for each head, on one scale.
+
+    Layers and heads are counted from 1.
 
     Args:
-        text: see `attention`, also for the next three.
-        model: see there.
-        pair: see there.
-        truncate: see there.
+        text: str. The text.
+        model: str, path or `BertTrend`. The encoder: a handle as `BertTrend` takes it, or a layer with a preprocessor,
+            whose pooling does not matter. Defaults to `"minilm"`.
+        pair: str or `None`. A second text: the encoder receives `[CLS] text [SEP] pair [SEP]`. Defaults to `None`.
+        truncate: bool. With a handle, trim a text that is longer than the model instead of raising an error. Defaults
+            to `False`.
 
     Returns:
-        a `matplotlib.figure.Figure`; `pyplot` and its global state are not touched.
+        A `matplotlib.figure.Figure`, made without `pyplot`.
 
     Raises:
-        ValueError: as `attention`.
-        ImportError: matplotlib (the extra `plot`) or the weights of `"minilm"` are not installed.
+        ValueError: if an argument has none of these values, or if the text is longer than the model.
+        ImportError: if matplotlib (the extra `plot`) or the weights of `"minilm"` are not installed.
     """
     return attention(text, model, pair=pair, truncate=truncate).plot_overview()
 
 
 def attention_html(
     text: str,
-    model: BertTrend | str | os.PathLike = "minilm",
+    model: BertTrend | str | os.PathLike[str] = "minilm",
     *,
     layer: int = -1,
     head: int | None = None,
     pair: str | None = None,
     truncate: bool = False,
-    max_tokens: int = 128,
+    max_tokens: int = MAX_TOKENS,
 ) -> str:
     """Return a page that shows every head's attention to a text, in one file that loads nothing from elsewhere.
 
     `attention(text, model).save_html(path)` writes it.
 
     Args:
-        text: see `attention`, also for `model`, `pair` and `truncate`.
-        model: see there.
-        layer: what is shown first; see `plot_attention`, also for `head`.
-        head: see there.
-        pair: see `attention`.
-        truncate: see there.
-        max_tokens: refuse longer texts, for the page grows with the tokens' square.
+        text: str. The text.
+        model: str, path or `BertTrend`. The encoder: a handle as `BertTrend` takes it, or a layer with a preprocessor,
+            whose pooling does not matter. Defaults to `"minilm"`.
+        layer: int. The layer to show first, 1 … L, or −1 … −L from the end; layer 0, the embedding output, has no
+            attention. Defaults to the last.
+        head: int or `None`. The head to show first, 1 … H, or −1 … −H from the end; `None` is the mean over the layer's
+            heads. Defaults to `None`.
+        pair: str or `None`. A second text: the encoder receives `[CLS] text [SEP] pair [SEP]`. Defaults to `None`.
+        truncate: bool. With a handle, trim a text that is longer than the model instead of raising an error. Defaults
+            to `False`.
+        max_tokens: int. The most tokens accepted; the page grows with their square. Defaults to 128.
 
     Raises:
-        ValueError: as `attention`; there is no such layer or head; or the text has more than `max_tokens` tokens.
-        ImportError: the weights of `"minilm"` are not installed.
+        ValueError: if an argument has none of these values, if the text is longer than the model, or if it has more
+            than `max_tokens` tokens.
+        ImportError: if the weights of `"minilm"` are not installed.
     """
     return attention(text, model, pair=pair, truncate=truncate).to_html(layer, head, max_tokens)
 
 
-def layer_index(layer: int, count: int) -> int:
-    """Return the index of a layer among the `count` blocks."""
-    if not isinstance(layer, bool) and layer == 0:
-        raise ValueError(f"`layer` must be 1 to {count}, got 0: the embedding output has no attention.")
-    return _index("layer", layer, count)
-
-
-def _index(name: str, number: int, count: int) -> int:
-    """Return the index of what is counted from 1, or from −1 backwards."""
+def _number(name: str, number: int, count: int) -> int:
+    """Return a number counted from 1, given one from 1 or from −1 backwards."""
     try:
         value = 0 if isinstance(number, bool) else operator.index(number)
     except TypeError:
         value = 0
     if not 1 <= abs(value) <= count:
         raise ValueError(f"`{name}` must be 1 to {count}, or -1 to -{count} from the end, got {number!r}.")
-    return value - 1 if value > 0 else count + value
+    return value if value > 0 else count + 1 + value

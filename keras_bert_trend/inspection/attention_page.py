@@ -1,4 +1,4 @@
-"""An `AttentionMap` as a page of HTML that needs nothing else: no network, no library."""
+"""The attention of every head as a page of HTML that needs nothing else: no network, no library."""
 
 from __future__ import annotations
 
@@ -7,77 +7,93 @@ import html
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from importlib import resources
 from string import Template
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_bert_trend.inspection.attention_map_views import head_name
-from keras_bert_trend.inspection.drawing import one_line
-
-if TYPE_CHECKING:
-    from keras_bert_trend.inspection.attention_map import AttentionMap
+from keras_bert_trend._utils import check_count
+from keras_bert_trend.inspection.drawing import head_name, one_line
 
 MAX_TOKENS = 128
-_SIDE_BY_SIDE = 20  # tokens: more, and the two tables stand one below the other
+_SIDE_BY_SIDE = 20  # with more tokens, the two tables stand one below the other
 _STEPS = 65535  # probabilities are written as 16-bit integers
 
 
-def to_html(seen: AttentionMap, layer: int, head: int | None, max_tokens: int = MAX_TOKENS) -> str:
-    """Return the page; see `AttentionMap.to_html`."""
-    if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1:
-        raise ValueError(f"`max_tokens` must be a positive integer, got {max_tokens!r}.")
-    tokens = len(seen.tokens)
-    if tokens > max_tokens:
+def attention_page(
+    texts: Sequence[str],
+    tokens: Sequence[str],
+    segments: Sequence[int],
+    attention: np.ndarray,
+    layer: int,
+    head: int | None,
+    *,
+    truncated: int = 0,
+    max_tokens: int = MAX_TOKENS,
+) -> str:
+    """Return the page.
+
+    Args:
+        texts: sequence of str. The text, or the two texts of a pair.
+        tokens: sequence of str.
+        segments: sequence of int. For each token 0, or 1 if it belongs to the second text.
+        attention: float32 array `(layers, heads, tokens, tokens)`, `[..., query, key]`.
+        layer: int. The layer to show first, from 1.
+        head: int or `None`. The head to show first, from 1; `None` is the mean over the layer's heads.
+        truncated: int. The number of tokens cut off from the text. Defaults to 0.
+        max_tokens: int. The most tokens accepted. Defaults to 128.
+
+    Raises:
+        ValueError: if there are more than `max_tokens` tokens.
+    """
+    check_count("max_tokens", max_tokens)
+    count = len(tokens)
+    if count > max_tokens:
         raise ValueError(
-            f"`text` has {tokens} tokens, more than max_tokens={max_tokens}: the page would take about "
-            f"{seen.attention.size * 2.7e-6:.1f} MB. Shorten the text, draw it with plot(), or raise max_tokens."
+            f"`text` has {count} tokens, more than max_tokens={max_tokens}: the page would take about "
+            f"{attention.size * 2.7e-6:.1f} MB. Shorten the text, draw it with plot(), or raise max_tokens."
         )
-    matrix = seen.matrix(layer, head)  # says what is wrong with layer and head
-    layers, heads = seen.attention.shape[:2]
-    shown_layer = layer if layer > 0 else layers + 1 + layer
-    shown_head = 0 if head is None else head if head > 0 else heads + 1 + head
-    values = np.rint(np.clip(seen.attention, 0, 1) * _STEPS).astype("<u2")
+    layers, heads = attention.shape[:2]
+    matrix = attention[layer - 1].mean(axis=0) if head is None else attention[layer - 1, head - 1]
+    values = np.rint(np.clip(attention, 0, 1) * _STEPS).astype("<u2")
     data = {
-        "tokens": seen.tokens,
+        "tokens": tokens,
         "layers": layers,
         "heads": heads,
         "steps": _STEPS,
         "values": base64.b64encode(values.tobytes()).decode("ascii"),
     }
-    texts = [seen.text] if seen.pair is None else [seen.text, seen.pair]
     page = Template(resources.files(__package__).joinpath("attention_page.html").read_text(encoding="utf-8"))
     return page.substitute(
         title=html.escape(one_line(" — ".join(texts))),
         texts="\n".join(f'<p class="text"><bdi>{html.escape(text) or "(empty text)"}</bdi></p>' for text in texts),
-        note=_note(seen),
-        layers=_options(range(1, layers + 1), shown_layer),
-        heads=_options(range(heads + 1), shown_head),
-        choices="\n".join(_choice(i, seen) for i in range(tokens)),
+        note=_note(truncated),
+        layers=_options(range(1, layers + 1), layer),
+        heads=_options(range(heads + 1), head or 0),
+        choices="\n".join(_choice(i, count, *each) for i, each in enumerate(zip(tokens, segments, strict=True))),
         details="\n".join(
-            f'<tr><th scope="row"><bdi>{html.escape(token)}</bdi></th><td></td><td></td></tr>' for token in seen.tokens
+            f'<tr><th scope="row"><bdi>{html.escape(token)}</bdi></th><td></td><td></td></tr>' for token in tokens
         ),
-        size="short" if tokens <= _SIDE_BY_SIDE else "long",
-        which=html.escape(head_name(seen, layer, head)),
-        head_row="".join(f'<th scope="col"><bdi>{html.escape(token)}</bdi></th>' for token in seen.tokens),
-        rows="\n".join(_row(token, values) for token, values in zip(seen.tokens, matrix, strict=True)),
-        # "<" would end the script element or begin a comment in it; U+2028 and its like `json.dumps` escapes anyway.
+        size="short" if count <= _SIDE_BY_SIDE else "long",
+        which=html.escape(head_name(layer, head, layers, heads)),
+        head_row="".join(f'<th scope="col"><bdi>{html.escape(token)}</bdi></th>' for token in tokens),
+        rows="\n".join(_row(token, values) for token, values in zip(tokens, matrix, strict=True)),
+        # "<" would end the script element or begin a comment in it; `json.dumps` escapes U+2028 and its like anyway.
         data=json.dumps(data).replace("<", "\\u003c"),
     )
 
 
-def to_iframe(seen: AttentionMap) -> str:
-    """Return the page for a notebook, shut off from it."""
-    page = html.escape(to_html(seen, -1, None))
+def framed(page: str) -> str:
+    """Return a page for a notebook, in a frame that has no access to it."""
     return (
-        f'<iframe title="Attention" sandbox="allow-scripts" srcdoc="{page}" '
+        f'<iframe title="Attention" sandbox="allow-scripts" srcdoc="{html.escape(page)}" '
         'style="width: 100%; height: 44em; border: 0"></iframe>'
     )
 
 
-def write(page: str, path: str | os.PathLike) -> None:
-    """Write a page to a temporary file beside `path`, and rename it when all is written."""
+def write_page(page: str, path: str | os.PathLike[str]) -> None:
+    """Write a page to a temporary file beside `path`, and rename it once it is complete."""
     path = os.path.abspath(path)
     with tempfile.TemporaryDirectory(prefix=os.path.basename(path) + ".", dir=os.path.dirname(path)) as folder:
         written = os.path.join(folder, "page.html")
@@ -87,19 +103,20 @@ def write(page: str, path: str | os.PathLike) -> None:
 
 
 def _options(numbers, chosen: int) -> str:
-    """Return the options of a select; number 0 is the mean of all heads."""
+    """Return the options of a select element; number 0 is the mean of all heads."""
     return "".join(
         f'<option value="{number}"{" selected" if number == chosen else ""}>{number or "mean of all"}</option>'
         for number in numbers
     )
 
 
-def _choice(i: int, seen: AttentionMap) -> str:
-    second = ' class="second"' if seen.segments[i] else ""
-    checked = " checked" if i == min(1, len(seen.tokens) - 1) else ""
+def _choice(i: int, count: int, token: str, segment: int) -> str:
+    """Return the radio button of a token; of `count` the second one is checked, which follows [CLS]."""
+    second = ' class="second"' if segment else ""
+    checked = " checked" if i == min(1, count - 1) else ""
     return (
         f'<label{second}><input type="radio" name="token" value="{i}" autocomplete="off"{checked}>'
-        f"<span><bdi>{html.escape(seen.tokens[i])}</bdi></span></label>"
+        f"<span><bdi>{html.escape(token)}</bdi></span></label>"
     )
 
 
@@ -108,7 +125,7 @@ def _row(token: str, values: np.ndarray) -> str:
     return f'<tr><th scope="row"><bdi>{html.escape(token)}</bdi></th>{cells}</tr>'
 
 
-def _note(seen: AttentionMap) -> str:
-    if not seen.truncated:
+def _note(truncated: int) -> str:
+    if not truncated:
         return ""
-    return f'<p class="note">The text is too long for the layer: {seen.truncated} of its tokens were cut off.</p>'
+    return f'<p class="note">The text is too long for the layer: {truncated} of its tokens were cut off.</p>'

@@ -2,58 +2,81 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import keras
 import numpy as np
 
-from keras_bert_trend.inspection.batch import Seen, TokenizedText, Word, as_layer, as_texts, see_in_batches
-from keras_bert_trend.inspection.drawing import to_json
+from keras_bert_trend._utils import check_count
+from keras_bert_trend.inspection.batch import EncodedBatch, TokenizedText, Word, as_layer, as_texts, encode_batches
+from keras_bert_trend.inspection.drawing import ROLE_COLOURS, aligned, draw_explanation, largest, one_line, to_json
 from keras_bert_trend.layer import BertTrend
-from keras_bert_trend.pooling import TrendPooling
+from keras_bert_trend.pooling import Pooling, TrendPooling
+from keras_bert_trend.pooling.trend import Aggregation, Measure, Reading, Unit
 from keras_bert_trend.preprocessing.vocabulary import PUNCTUATION
 
-#: The edge cases of trend pooling.
-EDGES = ("one_candidate", "only_punctuation", "empty")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Edge = Literal["one_candidate", "only_punctuation", "empty"]
+
+_ROWS_SHOWN = 16  # more rows than this do not fit a terminal: the table then shows the last one only
+_MOVES_SHOWN = 5
+_READINGS = {
+    "published": "the heads of the first block",
+    "layers": "the blocks, each the mean of its heads",
+    "all": "all heads of all blocks",
+}
+_EDGES = {
+    "one_candidate": "One candidate: its trend alone is the embedding.",
+    "only_punctuation": "No word, only punctuation, which takes the place of words.",
+    "empty": "Nothing to choose from: the embedding is the zero vector.",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """What trend pooling saw in a text, and what it made of it.
+    """What trend pooling reads in a text, and the vector that it makes of it.
 
-    `print` it for a table; a notebook shows it as one; `plot()` draws it; `to_dict()` is JSON.
+    `print` shows a table, and so does a notebook; `plot()` draws a figure; `to_dict()` returns JSON values. Blocks and
+    heads are counted from 1, in `row_names` too.
 
-    Sources: Yuli Vasiliev 2022 and 2023, see `TrendPooling`.
+    Sources: Yuli Vasiliev, "Discovering trends in BERT embeddings of different levels for the task of semantic context
+    determining" (2022) and "Generating sentence-level embedding based on the trends in token-level BERT embeddings"
+    (2023).
 
     Attributes:
-        text: the text as it was given.
-        tokens: the tokens that the encoder saw, `[CLS]` and `[SEP]` included.
-        token_spans: where each stands in the text, `(first character, the one after the last)`, or `None`: of a
-            special token, and where a token begins or ends inside a character.
-        words: the words of the text, each a `Word(text, span, positions)`; punctuation is none.
-        candidates: what competes to be the anchor, each a `Word`: tokens, or words with `unit="word"`.
-        rows: the attention that each candidate received, float `(rows, candidates)`.
-        row_names: what each row is, "head 1" or "block 1".
-        leaders: the candidate with most attention in each row, int `(rows,)`, an index into `candidates`; −1 where
-            there is no candidate.
-        runners_up: the same among the candidates other than the anchor; −1 where there is none.
-        votes: how many of the rows that the anchor leads have this candidate as runner-up, int `(candidates,)`.
-        anchor: the leader of the last row, one of `candidates`, or `None` for an empty text.
-        related: the related word, the candidate with most votes; `None` where the anchor is the only candidate.
-        anchor_trend: the anchor's trend, float `(hidden,)`; zeros without an anchor.
-        related_trend: the related word's trend, float `(hidden,)`; zeros without a related word.
-        embedding: what the pooling gives, float `(hidden,)`.
-        edge: `None`, or which edge case this is: `"one_candidate"`, `"only_punctuation"` (which then takes the place of
-            words) or `"empty"`.
-        truncated: how many tokens of the text were cut off because it is too long for the layer.
-        reading: see `TrendPooling`, also for the next three.
-        unit: `"token"` or `"word"`.
-        measure: `"log_ratio"`, `"asinh"` or `"difference"`.
-        aggregation: `"anchor_related"`: the embedding is the sum of the two trends; `"attention"`: it is the mean of
-            all candidates' trends, weighted by the last row, and the two only show which words lead.
+        text: str. The original text.
+        tokens: tuple of str. The tokens that the encoder received, with `[CLS]` and `[SEP]`.
+        token_spans: tuple. For each token its first character in the text and the one after its last; `None` for a
+            special token, or if the token begins or ends inside a character.
+        words: tuple of `Word(text, span, positions)`. The words of the text, without punctuation.
+        candidates: tuple of `Word`. What competes to be the anchor: tokens, or words with `unit="word"`.
+        rows: float array `(rows, candidates)`. The attention that each candidate receives.
+        row_names: tuple of str. What each row is: "head 1", "block 1" or "block 1 head 1".
+        leaders: int array `(rows,)`. The candidate with most attention in each row, an index into `candidates`; −1
+            without a candidate.
+        runners_up: int array `(rows,)`. The same among the candidates other than the anchor; −1 if there is none.
+        votes: int array `(candidates,)`. The number of rows led by the anchor with this candidate as runner-up.
+        anchor: `Word` or `None`. The leader of the last row, one of `candidates`; `None` for an empty text.
+        related: `Word` or `None`. The related word: the candidate with most votes; `None` if the anchor is the only
+            candidate.
+        anchor_trend: float array `(hidden,)`. The anchor's trend; zeros without an anchor.
+        related_trend: float array `(hidden,)`. The related word's trend; zeros without a related word.
+        embedding: float array `(hidden,)`. The pooling's result.
+        edge: str or `None`. The edge case, if any: `"one_candidate"`, `"only_punctuation"` (the punctuation then takes
+            the place of words) or `"empty"`.
+        truncated: int. The number of tokens cut off because the text is too long for the layer.
+        reading: str. `"published"`, `"layers"` or `"all"`: the rows of attention that are read.
+        unit: str. `"token"` or `"word"`.
+        measure: str. `"log_ratio"`, `"asinh"` or `"difference"`: how a trend is measured.
+        aggregation: str. With `"anchor_related"` the embedding is the sum of the two trends. With `"attention"` it is
+            the mean of all candidates' trends, weighted by the last row; anchor and related word then only show which
+            words lead.
     """
 
     text: str
@@ -71,44 +94,50 @@ class Explanation:
     anchor_trend: np.ndarray
     related_trend: np.ndarray
     embedding: np.ndarray
-    edge: str | None
+    edge: Edge | None
     truncated: int
-    reading: str
-    unit: str
-    measure: str
-    aggregation: str
+    reading: Reading
+    unit: Unit
+    measure: Measure
+    aggregation: Aggregation
 
     def __str__(self) -> str:
-        from keras_bert_trend.inspection.explanation_views import to_text
-
-        return to_text(self)
+        return _to_text(self)
 
     def __repr__(self) -> str:
         anchor, related = (word and word.text for word in (self.anchor, self.related))
         return f"<Explanation of {self.text!r}: anchor {anchor!r}, related word {related!r}>"
 
     def _repr_html_(self) -> str:
-        from keras_bert_trend.inspection.explanation_views import to_html
+        return _to_html(self)
 
-        return to_html(self)
-
-    def plot(self, top: int = 8):
+    def plot(self, top: int = 8) -> Figure:
         """Draw the attention received, the votes, and the largest elements of the trends.
 
         Args:
-            top: how many elements of each trend, those of largest magnitude.
+            top: int. The number of elements of each trend to draw, those of largest magnitude. Defaults to 8.
 
         Returns:
-            a `matplotlib.figure.Figure`; `pyplot` and its global state are not touched. `figure.savefig("words.png")`
-            writes it.
+            A `matplotlib.figure.Figure`, made without `pyplot`. `figure.savefig("words.png")` writes it.
 
         Raises:
-            ImportError: matplotlib is not installed; the extra `plot` does that.
-            ValueError: `top` is not positive.
+            ImportError: if matplotlib is not installed (the extra `plot`).
+            ValueError: if `top` is not a positive integer.
         """
-        from keras_bert_trend.inspection.explanation_views import to_figure
-
-        return to_figure(self, top)
+        check_count("top", top)
+        return draw_explanation(
+            self.text,
+            _READINGS[self.reading],
+            [word.text for word in self.candidates],
+            self.rows,
+            self.row_names,
+            self.leaders,
+            self.votes,
+            {role: (self.candidates.index(word), trend) for role, word, trend in _chosen(self)},
+            f"trend ({self.measure})",
+            top,
+            _EDGES["empty"],
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values; `anchor` and `related` are indices into `candidates`, or `None`."""
@@ -119,17 +148,41 @@ class Explanation:
         return result
 
 
+@overload
+def explain(
+    text_or_texts: str,
+    handle_or_layer: BertTrend | str | os.PathLike[str] = "minilm",
+    *,
+    reading: Reading | None = None,
+    unit: Unit | None = None,
+    measure: Measure | None = None,
+    batch_size: int = 32,
+    truncate: bool = False,
+) -> Explanation: ...
+@overload
+def explain(
+    text_or_texts: list[str] | tuple[str, ...],
+    handle_or_layer: BertTrend | str | os.PathLike[str] = "minilm",
+    *,
+    reading: Reading | None = None,
+    unit: Unit | None = None,
+    measure: Measure | None = None,
+    batch_size: int = 32,
+    truncate: bool = False,
+) -> list[Explanation]: ...
 def explain(
     text_or_texts: str | Sequence[str],
-    handle_or_layer: BertTrend | str | os.PathLike = "minilm",
+    handle_or_layer: BertTrend | str | os.PathLike[str] = "minilm",
     *,
-    reading: str | None = None,
-    unit: str | None = None,
-    measure: str | None = None,
+    reading: Reading | None = None,
+    unit: Unit | None = None,
+    measure: Measure | None = None,
     batch_size: int = 32,
     truncate: bool = False,
 ) -> Explanation | list[Explanation]:
-    """Say which words trend pooling chooses in a text, by which attention, and what vector comes of it.
+    """Show which words trend pooling chooses in a text, by which attention, and the vector that results.
+
+    Blocks and heads are counted from 1.
 
     Example:
         >>> explanation = explain("I want an apple.", "minilm", reading="layers")
@@ -137,48 +190,60 @@ def explain(
         ('apple', (6, 4), (384,))
 
     Args:
-        text_or_texts: a text, or a list of them.
-        handle_or_layer: what `BertTrend` takes, or a `BertTrend` layer, which reads nothing anew. Where its pooling is
-            a `TrendPooling` (or several poolings with one among them), that one is explained.
-        reading: `"published"`, `"layers"` or `"all"`, see `TrendPooling`; by default the layer's, else `"published"`.
-        unit: `"token"` or `"word"`; by default the layer's, else `"token"`.
-        measure: `"log_ratio"`, `"asinh"` or `"difference"`; by default the layer's, else `"log_ratio"`.
-        batch_size: how many texts go through the encoder at once.
-        truncate: with a handle, cut off what is longer than the model instead of refusing it.
+        text_or_texts: str or sequence of str. One text, or several.
+        handle_or_layer: str, path or `BertTrend`. The encoder: a handle as `BertTrend` takes it, or a layer with a
+            preprocessor. If the layer's pooling is a `TrendPooling`, or a concatenation that contains one, that pooling
+            is explained. Defaults to `"minilm"`.
+        reading: str or `None`. The rows of attention to read: `"published"` (the heads of the first block), `"layers"`
+            (the blocks, each the mean of its heads) or `"all"` (every head of every block). Defaults to the layer's,
+            else `"published"`.
+        unit: str or `None`. What competes: `"token"` or `"word"`. Defaults to the layer's, else `"token"`.
+        measure: str or `None`. The trend from first state to last: `"log_ratio"`, `"asinh"` or `"difference"`. Defaults
+            to the layer's, else `"log_ratio"`.
+        batch_size: int. The number of texts per batch of the encoder. Defaults to 32.
+        truncate: bool. With a handle, trim texts that are longer than the model instead of raising an error. Defaults
+            to `False`.
 
     Returns:
-        An `Explanation`, or a list of them for a list of texts.
+        An `Explanation`, or a list of them for several texts.
 
     Raises:
-        ValueError: an argument is none of these, or a text is longer than the model.
-        ImportError: the weights of `"minilm"` are not installed.
+        ValueError: if an argument has none of these values, or if a text is longer than the model.
+        ImportError: if the weights of `"minilm"` are not installed.
     """
     texts, single = as_texts(text_or_texts)
     layer = as_layer(handle_or_layer, truncate)
     chosen = {"reading": reading, "unit": unit, "measure": measure}
     pooling = _pooling_of(layer, {name: value for name, value in chosen.items() if value is not None})
     explanations = []
-    for seen in see_in_batches(layer, texts, batch_size, return_attention_received=True):
-        explanations += _explain_batch(seen, pooling)
+    for batch in encode_batches(layer, texts, batch_size, return_attention_received=True):
+        explanations += _explain_batch(batch, pooling)
     return explanations[0] if single else explanations
 
 
 def _pooling_of(layer: BertTrend, arguments: dict[str, str]) -> TrendPooling:
-    """Return the layer's trend pooling, with these arguments instead of its own; a published one where it has none."""
-    for pooling in getattr(layer.pooling, "poolings", [layer.pooling]):
-        if isinstance(pooling, TrendPooling):
-            own = {name: getattr(pooling, name) for name in ("reading", "unit", "measure", "aggregation", "scale")}
-            return TrendPooling(pooling.token_kinds, **{**own, **arguments}) if arguments else pooling
-    return TrendPooling(layer.preprocessor.vocabulary.token_kinds, **arguments)
+    """Return the layer's trend pooling, with these arguments in place of its own; a published one if it has none."""
+    pooling = _find_trend(layer.pooling)
+    if pooling is None:
+        return TrendPooling(layer.preprocessor.vocabulary.token_kinds, **arguments)
+    own = {name: getattr(pooling, name) for name in ("reading", "unit", "measure", "aggregation", "scale")}
+    return TrendPooling(pooling.token_kinds, **{**own, **arguments}) if arguments else pooling
 
 
-def _explain_batch(seen: Seen, pooling: TrendPooling) -> list[Explanation]:
-    mask, ids = seen.inputs["input_mask"], seen.inputs["input_word_ids"]
-    selection = pooling.select(seen.outputs, mask, ids)
-    trends = _to_numpy(pooling.trends(seen.outputs, selection))
-    embeddings = keras.ops.convert_to_numpy(pooling(seen.outputs, mask, input_word_ids=ids))
+def _find_trend(pooling: Pooling) -> TrendPooling | None:
+    """Return the first trend pooling in concatenations of any depth."""
+    if isinstance(pooling, TrendPooling):
+        return pooling
+    return next(filter(None, map(_find_trend, getattr(pooling, "poolings", ()))), None)
+
+
+def _explain_batch(batch: EncodedBatch, pooling: TrendPooling) -> list[Explanation]:
+    mask, ids = batch.inputs["input_mask"], batch.inputs["input_word_ids"]
+    selection = pooling.select(batch.outputs, mask, ids)
+    trends = _to_numpy(pooling.trends(batch.outputs, selection))
+    embeddings = keras.ops.convert_to_numpy(pooling(batch.outputs, mask, input_word_ids=ids))
     selection = _to_numpy(selection)
-    names = _row_names(pooling.reading, *seen.outputs["attention_received"].shape[1:3])
+    names = _row_names(pooling.reading, *batch.outputs["attention_received"].shape[1:3])
     return [
         _explain_text(
             text,
@@ -189,7 +254,7 @@ def _explain_batch(seen: Seen, pooling: TrendPooling) -> list[Explanation]:
             related_trend=trends["related"][i],
             embedding=embeddings[i],
         )
-        for i, text in enumerate(seen.texts)
+        for i, text in enumerate(batch.texts)
     ]
 
 
@@ -233,7 +298,7 @@ def _candidate(text: TokenizedText, position: int, pieces: np.ndarray | None) ->
     return text.token(position) if pieces is None else text.word(np.flatnonzero(pieces[position]).tolist())
 
 
-def _edge(kinds: np.ndarray) -> str | None:
+def _edge(kinds: np.ndarray) -> Edge | None:
     """Return the edge case that candidates of these kinds are."""
     if not len(kinds):
         return "empty"
@@ -242,7 +307,7 @@ def _edge(kinds: np.ndarray) -> str | None:
     return "one_candidate" if len(kinds) == 1 else None
 
 
-def _row_names(reading: str, blocks: int, heads: int) -> list[str]:
+def _row_names(reading: Reading, blocks: int, heads: int) -> list[str]:
     if reading == "published":
         return [f"head {head + 1}" for head in range(heads)]
     if reading == "layers":
@@ -253,3 +318,130 @@ def _row_names(reading: str, blocks: int, heads: int) -> list[str]:
 def _to_numpy(tensors: dict[str, Any]) -> dict[str, np.ndarray | None]:
     convert = keras.ops.convert_to_numpy
     return {name: None if tensor is None else np.array(convert(tensor)) for name, tensor in tensors.items()}
+
+
+# How an explanation is shown
+
+
+def _chosen(explanation: Explanation) -> list[tuple[str, Word, np.ndarray]]:
+    """Return role, word and trend of the anchor and of the related word, those that there are."""
+    words = (
+        ("anchor", explanation.anchor, explanation.anchor_trend),
+        ("related word", explanation.related, explanation.related_trend),
+    )
+    return [(role, word, trend) for role, word, trend in words if word is not None]
+
+
+def _role(explanation: Explanation, word: Word) -> str:
+    return next((role for role, chosen, _ in _chosen(explanation) if chosen == word), "")
+
+
+def _to_text(explanation: Explanation) -> str:
+    """Return a table for a terminal: a line for each candidate, a column for each row of attention."""
+    lines = [one_line(explanation.text), ""]
+    if explanation.candidates:
+        lines += [f"Attention received in {_READINGS[explanation.reading]} (reading={explanation.reading!r})", ""]
+        lines += [*_table_lines(explanation), "", *_choice_lines(explanation)]
+    return "\n".join([*lines, *_embedding_lines(explanation), *_notes(explanation)])
+
+
+def _table_lines(explanation: Explanation) -> list[str]:
+    shown = range(len(explanation.rows)) if len(explanation.rows) <= _ROWS_SHOWN else [len(explanation.rows) - 1]
+    names = [explanation.row_names[row].replace("block ", "b").replace("head ", "h") for row in shown]
+    lines = [[explanation.unit, *(f"{name} " for name in names), "leads", "votes", ""]]
+    leads = np.bincount(explanation.leaders, minlength=len(explanation.candidates))
+    for i, word in enumerate(explanation.candidates):
+        cells = [f"{explanation.rows[row, i]:.2f}{_mark(explanation, row, i)}" for row in shown]
+        lines.append([word.text, *cells, str(leads[i]), str(explanation.votes[i]), _role(explanation, word)])
+    return [*aligned(lines, left=(0, -1)), "", _legend(explanation)]
+
+
+def _legend(explanation: Explanation) -> str:
+    return f"* most attention in this {_row_noun(explanation)}   + second to the anchor, where the anchor has most"
+
+
+def _row_noun(explanation: Explanation) -> str:
+    return "block" if explanation.reading == "layers" else "head"
+
+
+def _mark(explanation: Explanation, row: int, candidate: int) -> str:
+    """Return the mark of a cell: the leader of its row, or the runner-up that gets a vote."""
+    if explanation.leaders[row] == candidate:
+        return "*"
+    voting = explanation.leaders[row] == explanation.leaders[-1]
+    return "+" if voting and explanation.runners_up[row] == candidate else " "
+
+
+def _choice_lines(explanation: Explanation) -> list[str]:
+    anchor, related = explanation.anchor, explanation.related
+    lines = [f"anchor        {anchor.text!r}{_place(anchor)}: most attention in {explanation.row_names[-1]}, the last"]
+    if related is not None:
+        votes = explanation.votes[explanation.candidates.index(related)]
+        led = int(np.sum(explanation.leaders == explanation.leaders[-1]))
+        where = f"{votes} of the {led} {_row_noun(explanation)}s that the anchor leads"
+        lines.append(f"related word  {related.text!r}{_place(related)}: second in {where}")
+    for _, word, trend in _chosen(explanation):
+        moves = "  ".join(f"[{i}] {trend[i]:+.2f}" for i in largest(trend, _MOVES_SHOWN))
+        lines.append(f"trend         {word.text!r} moves most in {moves}")
+    return lines
+
+
+def _place(word: Word) -> str:
+    where = "" if word.span is None else f", characters {word.span[0]} to {word.span[1]}"
+    return f" (token {word.positions[0]}{where})"
+
+
+def _embedding_lines(explanation: Explanation) -> list[str]:
+    if not explanation.candidates:
+        return []
+    size, nonzero = explanation.embedding.size, np.count_nonzero(explanation.embedding)
+    made_of = "the trends' sum" if explanation.related is not None else "the anchor's trend"
+    if explanation.aggregation == "attention":
+        made_of = f"the mean of all trends, weighted by {explanation.row_names[-1]}"
+    return [f"embedding     {size} dimensions, {nonzero} of them not zero: {made_of}"]
+
+
+def _notes(explanation: Explanation) -> list[str]:
+    notes = [_EDGES[explanation.edge]] if explanation.edge else []
+    if explanation.truncated:
+        notes.append(f"The text is too long for the layer: its last {explanation.truncated} tokens were cut off.")
+    return notes
+
+
+def _to_html(explanation: Explanation) -> str:
+    """Return a table for a notebook: a line for each row of attention, as the article prints it."""
+    escape = html.escape
+    parts = [f"<p><b>{escape(one_line(explanation.text))}</b></p>"]
+    if explanation.candidates:
+        where = f"Attention received in {_READINGS[explanation.reading]}"
+        legend = _legend(explanation).replace("   ", "&emsp;")  # HTML shows several spaces as one
+        parts.append(f'<p>{where} (reading "{explanation.reading}")</p>{_html_table(explanation)}<p>{legend}</p>')
+        lines = [*_choice_lines(explanation), *_embedding_lines(explanation)]
+        parts.append(f"<pre>{escape(chr(10).join(lines))}</pre>")
+    parts += [f"<p>{escape(note)}</p>" for note in _notes(explanation)]
+    return "<div>" + "".join(parts) + "</div>"
+
+
+def _html_table(explanation: Explanation) -> str:
+    head = "".join(
+        f"<th{_html_colour(_role(explanation, word))}>{html.escape(word.text)}</th>" for word in explanation.candidates
+    )
+    highest = max(float(explanation.rows.max()), 1e-9)
+    lines = []
+    for row, (name, values) in enumerate(zip(explanation.row_names, explanation.rows, strict=True)):
+        cells = "".join(
+            f'<td style="background: rgba(128, 128, 128, {0.6 * value / highest:.2f})">'
+            f"{value:.2f}{_mark(explanation, row, i)}</td>"
+            for i, value in enumerate(values)
+        )
+        lines.append(f"<tr><th>{name}</th>{cells}</tr>")
+    votes = "".join(f"<td>{vote}</td>" for vote in explanation.votes)
+    return (
+        '<div style="overflow: auto; max-height: 40em"><table>'
+        f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(lines)}<tr><th>votes</th>{votes}</tr></tbody>"
+        "</table></div>"
+    )
+
+
+def _html_colour(role: str) -> str:
+    return f' style="color: {ROLE_COLOURS[role]}" title="{role}"' if role else ""

@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 import keras
 import numpy as np
 
-from keras_bert_trend.inspection.batch import TokenizedText, Word, as_layer, as_texts, see_in_batches
-from keras_bert_trend.inspection.drawing import shortened, to_json
+from keras_bert_trend.inspection.batch import TokenizedText, Word, as_layer, as_texts, encode_batches
+from keras_bert_trend.inspection.drawing import aligned, draw_layer_walk, one_line, shortened, to_json
 from keras_bert_trend.layer import BertTrend
-from keras_bert_trend.pooling.base import hidden_states
+from keras_bert_trend.pooling import hidden_states
+from keras_bert_trend.pooling.trend import Unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-UNITS = ("word", "token")
+_COLUMNS = 12  # more steps than this do not fit a terminal: they continue in another table below
+_MEASURES = {
+    "steps": "Length of the step from layer to layer",
+    "cosines": "Cosine of the states before and after the step",
+    "cosines_to_start": "Cosine of each layer's state with the static embedding, layer 0",
+}
+_NO_WORDS = 'No word here: unit="token" shows every token.'
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerWalk:
     """How the words of a text move from layer to layer.
 
-    `print` it for tables; a notebook shows it as some; `plot()` draws it; `to_dict()` is JSON.
+    `print` shows tables, and so does a notebook; `plot()` draws a figure; `to_dict()` returns JSON values.
 
-    `H[l, w]` is the state of word `w` at layer `l`, the mean of its pieces' states: 0 the embedding output, 1 … L the
-    blocks. Row `l − 1` of the arrays is the step from layer `l − 1` to layer `l`.
+    `H[l, w]` is the state of word `w` at layer `l`, the mean of its pieces' states. Layer 0 is the embedding output,
+    1 … L are the blocks. Row `l − 1` of the arrays is the step from layer `l − 1` to layer `l`.
 
     Attributes:
-        text: the text as it was given.
-        words: what moves, each a `Word(text, span, positions)`: the words without punctuation, or with `unit="token"`
-            every token that the encoder saw, `[CLS]` and `[SEP]` included.
-        steps: the length of each step, `‖H[l] − H[l−1]‖₂`, float `(L, words)`.
-        cosines: of the states at both ends of the step, `cos(H[l], H[l−1])`, float `(L, words)`.
-        cosines_to_start: `cos(H[l], H[0])`: how much is left of the static embedding, float `(L, words)`.
-        truncated: how many tokens of the text were cut off because it is too long for the layer.
-        unit: `"word"` or `"token"`.
+        text: str. The original text.
+        words: tuple of `Word(text, span, positions)`. The words without punctuation, or with `unit="token"` every
+            token that the encoder received, with `[CLS]` and `[SEP]`.
+        steps: float array `(L, words)`. The length of each step, `‖H[l] − H[l−1]‖₂`.
+        cosines: float array `(L, words)`. `cos(H[l], H[l−1])`, of the states at both ends of the step.
+        cosines_to_start: float array `(L, words)`. `cos(H[l], H[0])`: how much is left of the static embedding.
+        truncated: int. The number of tokens cut off because the text is too long for the layer.
+        unit: str. `"word"` or `"token"`.
     """
 
     text: str
@@ -47,48 +55,63 @@ class LayerWalk:
     cosines: np.ndarray
     cosines_to_start: np.ndarray
     truncated: int
-    unit: str
+    unit: Unit
 
     def __str__(self) -> str:
-        from keras_bert_trend.inspection.layer_walk_views import to_text
-
-        return to_text(self)
+        return _to_text(self)
 
     def __repr__(self) -> str:
         return f"<LayerWalk of {shortened(self.text, 60)!r}: {len(self.words)} {self.unit}s, {len(self.steps)} layers>"
 
     def _repr_html_(self) -> str:
-        from keras_bert_trend.inspection.layer_walk_views import to_html
-
-        return to_html(self)
+        return _to_html(self)
 
     def plot(self) -> Figure:
-        """Draw the three arrays as heat maps, a line for each word and a column for each step.
+        """Draw the three arrays as heat maps, a row for each word and a column for each step.
 
         Returns:
-            a `matplotlib.figure.Figure`; `pyplot` and its global state are not touched.
+            A `matplotlib.figure.Figure`, made without `pyplot`.
 
         Raises:
-            ImportError: matplotlib is not installed; the extra `plot` does that.
+            ImportError: if matplotlib is not installed (the extra `plot`).
         """
-        from keras_bert_trend.inspection.layer_walk_views import to_figure
-
-        return to_figure(self)
+        words = [word.text for word in self.words]
+        return draw_layer_walk(self.text, words, self.steps, self.cosines, self.cosines_to_start, _NO_WORDS)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         return {field.name: to_json(getattr(self, field.name)) for field in fields(self)}
 
 
+@overload
+def layer_walk(
+    text_or_texts: str,
+    model: BertTrend | str | os.PathLike[str] = "minilm",
+    *,
+    unit: Unit = "word",
+    batch_size: int = 32,
+    truncate: bool = False,
+) -> LayerWalk: ...
+@overload
+def layer_walk(
+    text_or_texts: list[str] | tuple[str, ...],
+    model: BertTrend | str | os.PathLike[str] = "minilm",
+    *,
+    unit: Unit = "word",
+    batch_size: int = 32,
+    truncate: bool = False,
+) -> list[LayerWalk]: ...
 def layer_walk(
     text_or_texts: str | Sequence[str],
-    model: BertTrend | str | os.PathLike = "minilm",
+    model: BertTrend | str | os.PathLike[str] = "minilm",
     *,
-    unit: str = "word",
+    unit: Unit = "word",
     batch_size: int = 32,
     truncate: bool = False,
 ) -> LayerWalk | list[LayerWalk]:
     """Measure how far each word of a text travels from layer to layer: the length of every step, and cosines.
+
+    Layer 0 is the embedding output, 1 … L are the blocks.
 
     Example:
         >>> walk = layer_walk("I want an apple.", "minilm")
@@ -96,31 +119,34 @@ def layer_walk(
         (['i', 'want', 'an', 'apple'], (6, 4))
 
     Args:
-        text_or_texts: a text, or a list of them.
-        model: what `BertTrend` takes, or a `BertTrend` layer, which reads nothing anew; its pooling does not matter.
-        unit: `"word"`, pieces joined as `word_vectors` joins them, punctuation left out; or `"token"`, each token.
-        batch_size: how many texts go through the encoder at once.
-        truncate: with a handle, cut off what is longer than the model instead of refusing it.
+        text_or_texts: str or sequence of str. One text, or several.
+        model: str, path or `BertTrend`. The encoder: a handle as `BertTrend` takes it, or a layer with a preprocessor,
+            whose pooling does not matter. Defaults to `"minilm"`.
+        unit: str. `"word"` joins pieces as `word_vectors` does and leaves out punctuation; `"token"` takes each token.
+            Defaults to `"word"`.
+        batch_size: int. The number of texts per batch of the encoder. Defaults to 32.
+        truncate: bool. With a handle, trim texts that are longer than the model instead of raising an error. Defaults
+            to `False`.
 
     Returns:
-        A `LayerWalk`, or a list of them for a list of texts.
+        A `LayerWalk`, or a list of them for several texts.
 
     Raises:
-        ValueError: an argument is none of these, or a text is longer than the model.
-        ImportError: the weights of `"minilm"` are not installed.
+        ValueError: if an argument has none of these values, or if a text is longer than the model.
+        ImportError: if the weights of `"minilm"` are not installed.
     """
     texts, single = as_texts(text_or_texts)
-    if unit not in UNITS:
-        raise ValueError(f"`unit` must be one of {UNITS}, got {unit!r}.")
+    if unit not in get_args(Unit):
+        raise ValueError(f"`unit` must be one of {get_args(Unit)}, got {unit!r}.")
     walks = []
-    for seen in see_in_batches(as_layer(model, truncate, "model"), texts, batch_size):
-        states = np.stack([keras.ops.convert_to_numpy(state) for state in hidden_states(seen.outputs)], axis=1)
-        walks += [_walk(text, each, unit) for text, each in zip(seen.texts, states, strict=True)]
+    for batch in encode_batches(as_layer(model, truncate, "model"), texts, batch_size):
+        states = np.stack([keras.ops.convert_to_numpy(state) for state in hidden_states(batch.outputs)], axis=1)
+        walks += [_walk(text, each, unit) for text, each in zip(batch.texts, states, strict=True)]
     return walks[0] if single else walks
 
 
-def _walk(text: TokenizedText, states: np.ndarray, unit: str) -> LayerWalk:
-    """Measure one text; `states` is `(L + 1, seq, hidden)`."""
+def _walk(text: TokenizedText, states: np.ndarray, unit: Unit) -> LayerWalk:
+    """Measure one text; `states` has the shape `(L + 1, seq, hidden)`."""
     words = text.words() if unit == "word" else [text.token(position) for position in range(len(text.tokens))]
     states = states.astype("float64")
     empty = np.zeros((len(states), 0, states.shape[-1]))
@@ -141,3 +167,53 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     products = np.sum(a * b, axis=-1)
     return np.clip(np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0), -1, 1)
+
+
+# How a walk is shown
+
+
+def _to_text(walk: LayerWalk) -> str:
+    """Return a table for each measure: a line for each word, a column for each step."""
+    lines = [one_line(walk.text)]
+    if walk.words:
+        for measure, title in _MEASURES.items():
+            lines += ["", title]
+            for first in range(0, len(walk.steps), _COLUMNS):
+                lines += ["", *aligned(_cells(walk, measure, slice(first, first + _COLUMNS)))]
+    return "\n".join([*lines, *(f"\n{note}" for note in _notes(walk))])
+
+
+def _to_html(walk: LayerWalk) -> str:
+    """Return a table for each measure, for a notebook."""
+    parts = [f"<p><b>{html.escape(one_line(walk.text))}</b></p>"]
+    for measure, title in _MEASURES.items() if walk.words else ():
+        head, *lines = _cells(walk, measure, slice(None))
+        columns = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
+        rows = "".join(
+            f'<tr><th scope="row">{html.escape(word)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+            for word, *cells in lines
+        )
+        parts.append(
+            f'<div style="overflow: auto; max-height: 30em"><table><caption>{title}</caption>'
+            f"<thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table></div>"
+        )
+    return "<div>" + "".join([*parts, *(f"<p>{html.escape(note)}</p>" for note in _notes(walk))]) + "</div>"
+
+
+def _cells(walk: LayerWalk, measure: str, columns: slice) -> list[list[str]]:
+    values = getattr(walk, measure)[columns]
+    lines = [[walk.unit, *_names(walk, measure)[columns]]]
+    return lines + [[word.text, *(f"{value:.2f}" for value in values[:, i])] for i, word in enumerate(walk.words)]
+
+
+def _names(walk: LayerWalk, measure: str) -> list[str]:
+    """Return the names of the columns: steps, or layers if they are compared with layer 0."""
+    layers = range(1, len(walk.steps) + 1)
+    return [str(layer) if measure == "cosines_to_start" else f"{layer - 1}→{layer}" for layer in layers]
+
+
+def _notes(walk: LayerWalk) -> list[str]:
+    notes = [] if walk.words else [_NO_WORDS]
+    if walk.truncated:
+        notes.append(f"The text is too long for the layer: its last {walk.truncated} tokens were cut off.")
+    return notes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -13,10 +13,10 @@ from keras_bert_trend.encoder.ops import wide_dtype
 from keras_bert_trend.pooling.base import Needs, Pooling
 from keras_bert_trend.preprocessing.vocabulary import CONTINUATION, PUNCTUATION, SPECIAL
 
-READINGS = ("published", "layers", "all")
-MEASURES = ("log_ratio", "asinh", "difference")
-AGGREGATIONS = ("anchor_related", "attention")
-UNITS = ("token", "word")
+Reading = Literal["published", "layers", "all"]
+Measure = Literal["log_ratio", "asinh", "difference"]
+Aggregation = Literal["anchor_related", "attention"]
+Unit = Literal["token", "word"]
 
 #: Smallest magnitude a hidden state counts with in the log ratio's *gradient*, 1/H, which would overflow otherwise (a
 #: LayerNorm with a gain of 1e-33 makes such states: MiniLM has two). The value is the published one whatever H is.
@@ -72,22 +72,22 @@ class TrendPooling(Pooling):
         self,
         token_kinds: Sequence[int] | np.ndarray | str,
         *,
-        reading: str = "published",
-        measure: str = "log_ratio",
-        aggregation: str = "anchor_related",
-        unit: str = "token",
+        reading: Reading = "published",
+        measure: Measure = "log_ratio",
+        aggregation: Aggregation = "anchor_related",
+        unit: Unit = "token",
         scale: float = 0.1,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         for name, value, allowed in (
-            ("reading", reading, READINGS),
-            ("measure", measure, MEASURES),
-            ("aggregation", aggregation, AGGREGATIONS),
-            ("unit", unit, UNITS),
+            ("reading", reading, Reading),
+            ("measure", measure, Measure),
+            ("aggregation", aggregation, Aggregation),
+            ("unit", unit, Unit),
         ):
-            if value not in allowed:
-                raise ValueError(f"`{name}` must be one of {allowed}, got {value!r}.")
+            if value not in get_args(allowed):
+                raise ValueError(f"`{name}` must be one of {get_args(allowed)}, got {value!r}.")
         if not scale > 0:
             raise ValueError(f"`scale` must be positive, got {scale!r}.")
         self.token_kinds = _parse_kinds(token_kinds)
