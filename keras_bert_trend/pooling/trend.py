@@ -11,12 +11,8 @@ from keras import ops
 
 from keras_bert_trend.encoder.ops import wide_dtype
 from keras_bert_trend.pooling.base import Needs, Pooling
+from keras_bert_trend.pooling.names import AGGREGATIONS, MEASURES, READINGS, UNITS
 from keras_bert_trend.preprocessing.vocabulary import CONTINUATION, PUNCTUATION, SPECIAL
-
-READINGS = ("published", "layers", "all")
-MEASURES = ("log_ratio", "asinh", "difference")
-AGGREGATIONS = ("anchor_related", "attention")
-UNITS = ("token", "word")
 
 #: Smallest magnitude a hidden state counts with in the log ratio's *gradient*, 1/H, which would overflow otherwise (a
 #: LayerNorm with a gain of 1e-33 makes such states: MiniLM has two). The value is the published one whatever H is.
