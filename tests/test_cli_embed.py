@@ -333,7 +333,7 @@ def test_the_model_may_have_changed(stopped, capsys, monkeypatch):
     monkeypatch.setattr(embed_command, "load_layer", lambda arguments: other)
     status, _, err = run(capsys, *stopped)
     assert status == 1
-    assert "'model'" in err
+    assert "model was" in err
 
 
 def test_main_is_what_the_script_calls():

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bert_trend import BertTrend
 from keras_bert_trend._utils import progress_bar
+from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.optimizers import fine_tuning_optimizer
 from keras_bert_trend.sources import load_source
 

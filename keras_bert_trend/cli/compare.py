@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     suffix = check_output(arguments, _SUFFIXES)
     rows = read_labelled(open_labelled(arguments))
     import_tensorflow(arguments.debug)
-    from keras_bert_trend import compare_poolings
+    from keras_bert_trend.evaluation.comparison import compare_poolings
 
     comparison = compare_poolings(
         [row[1:] if len(row) > 2 else row[1] for row in rows],

@@ -86,7 +86,8 @@ def _read_ranges(arguments: argparse.Namespace) -> np.ndarray | None:
         raise UsageError("--ranges is for --precision int8. Give both or neither.")
     try:
         ranges = np.load(path)
-        ordered = ranges.shape[0] == 2 and bool(np.all(ranges[0] <= ranges[1]) and np.all(np.isfinite(ranges)))
+        least, greatest = ranges  # a wrong shape raises too
+        ordered = ranges.ndim == 2 and bool(np.all((least <= greatest) & np.isfinite(least) & np.isfinite(greatest)))
     except OSError:
         raise
     except Exception:  # NumPy raises many things where a file is not what it should be
@@ -109,7 +110,7 @@ def _check_readable(source: TextFile) -> None:
 def _embed(
     arguments: argparse.Namespace, source: TextFile, ranges: np.ndarray | None, suffix: str, folder: str
 ) -> None:
-    from keras_bert_trend import embed
+    from keras_bert_trend.embedding.embed import embed
 
     layer = load_layer(arguments)
     quantize = arguments.precision == "int8" and ranges is None  # once all vectors are known
@@ -139,7 +140,7 @@ def _compute(
     arguments: argparse.Namespace, source: TextFile, layer, options: dict[str, Any], partial: PartialVectors
 ) -> None:
     """Embed the texts that `partial` does not have yet, and add them."""
-    from keras_bert_trend import embed_stream
+    from keras_bert_trend.embedding.embed import embed_stream
 
     rows = source.rows()
     partial.skip(rows)

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     suffix = check_output(arguments, _SUFFIXES)
     text = check_unicode(arguments.text, "TEXT")
     import_tensorflow(arguments.debug)
-    from keras_bert_trend import explain
+    from keras_bert_trend.inspection.explanation import explain
 
     chosen = {name: getattr(arguments, name) for name in ("reading", "unit", "measure")}
     write_result(arguments, suffix, explain(text, load_layer(arguments), **chosen), _to_text)

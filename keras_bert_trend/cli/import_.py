@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _load(arguments: argparse.Namespace):
     if keras_file(arguments.model) is None and arguments.vocabulary is None:
-        from keras_bert_trend import BertEncoder
+        from keras_bert_trend.encoder import BertEncoder
         from keras_bert_trend.sources import load_source
 
         source = load_source(arguments.model)

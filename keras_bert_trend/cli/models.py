@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import keras
 
-    from keras_bert_trend import BertTrend
+    from keras_bert_trend.layer import BertTrend
 
 #: What a folder written by `train` holds.
 KERAS_FILE, SAVED_MODEL, METRICS_FILE, LABELS_FILE = "model.keras", "saved_model", "metrics.json", "labels.json"
@@ -47,7 +47,7 @@ def layer_of(model: Any, path: str) -> BertTrend:
     Raises:
         ValueError: if no such layer takes texts.
     """
-    from keras_bert_trend import BertTrend
+    from keras_bert_trend.layer import BertTrend
 
     for layer in getattr(model, "layers", [model]):
         if isinstance(layer, BertTrend) and layer.preprocessor is not None:
@@ -57,7 +57,7 @@ def layer_of(model: Any, path: str) -> BertTrend:
 
 def load_layer(arguments: argparse.Namespace) -> BertTrend:
     """Return the layer that `--model`, `--vocabulary` and `--lower-case` name."""
-    from keras_bert_trend import BertTrend
+    from keras_bert_trend.layer import BertTrend
 
     path = keras_file(arguments.model)
     if path is not None:
