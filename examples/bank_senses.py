@@ -1,11 +1,11 @@
-"""Do the vectors of one word tell its senses apart? "bank" in 21 sentences: institution, river side, to rely on.
+"""Do the vectors of one word tell its senses apart? "bank" in 21 sentences: an institution, a river side, to rely on.
 
     python examples/bank_senses.py                                    # minilm, the sum of the last four layers
     python examples/bank_senses.py --layers 0 --output runs/static    # the static embedding (word and position)
     python examples/bank_senses.py --model path/to/bert_en_uncased --layers -1
 
 Prints how similar the 21 vectors of "bank" are (cosine), within a sense and between senses, and how often the nearest
-other vector has the same sense; draws the similarities and a map of the vectors. Needs the extra `examples`.
+other vector has the same sense. Draws the similarities and a map of the vectors. Needs the extra `examples`.
 """
 
 from __future__ import annotations
@@ -82,19 +82,19 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def vectors_of_word(model="minilm", layers=None) -> np.ndarray:
-    """Return the vector of "bank" in every sentence, `(21, hidden)`, in the order of `SENTENCES`."""
+    """Return the vector of "bank" in each sentence, `(21, hidden)`, in the order of `SENTENCES`."""
     texts = [text for sentences in SENTENCES.values() for text in sentences]
     found = []
     for text, words in zip(texts, word_vectors(texts, model, layers=layers), strict=True):
         vectors = [each.vector for each in words if each.word.lower() == WORD]
         if len(vectors) != 1:
-            raise ValueError(f"This model's vocabulary does not know {WORD!r} as a word of {text!r}.")
+            raise ValueError(f"This model does not see {WORD!r} as one word of {text!r}.")
         found += vectors
     return np.stack(found).astype("float32")
 
 
 def averages(cosines: np.ndarray, senses: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Return the senses, and the mean cosine of their pairs of different sentences, `(senses, senses)`."""
+    """Return the senses, and the mean cosine between sentences of each two, `(senses, senses)`."""
     names = list(dict.fromkeys(senses.tolist()))
     pairs = ~np.eye(len(senses), dtype=bool)
     table = [[cosines[np.outer(senses == a, senses == b) & pairs].mean() for b in names] for a in names]
@@ -108,14 +108,14 @@ def within_and_between(cosines: np.ndarray, senses: np.ndarray) -> tuple[float, 
 
 
 def nearest_neighbours(cosines: np.ndarray) -> np.ndarray:
-    """Return for each vector which other one is most similar."""
+    """Return the position of the other vector that is most similar to each."""
     others = cosines.astype("float64")  # a copy
     np.fill_diagonal(others, -np.inf)
     return others.argmax(axis=1)
 
 
 def report(cosines: np.ndarray, senses: np.ndarray) -> None:
-    """Print the table of similarities, the averages, and what the nearest neighbours say."""
+    """Print the similarities, their averages, and the senses of the nearest neighbours."""
     names, means = averages(cosines, senses)
     neighbours = nearest_neighbours(cosines)
     right = senses[neighbours] == senses
@@ -141,7 +141,7 @@ def report(cosines: np.ndarray, senses: np.ndarray) -> None:
 
 
 def draw(vectors: np.ndarray, cosines: np.ndarray, senses: np.ndarray):
-    """Draw the similarities, ordered by sense, and the vectors on their first two principal components."""
+    """Draw the similarities, ordered by sense, and the vectors on their two principal components."""
     from matplotlib.figure import Figure
     from sklearn.decomposition import PCA
 
@@ -176,7 +176,7 @@ def draw(vectors: np.ndarray, cosines: np.ndarray, senses: np.ndarray):
 
 
 def save_figure(figure, path: Path) -> None:
-    """Write the figure under a temporary name first, so that it is never half there."""
+    """Write the figure under a temporary name first, so that the file is never half written."""
     temporary = path.with_name(f"writing_{path.name}")
     figure.savefig(temporary, dpi=100)
     os.replace(temporary, path)

@@ -1,4 +1,4 @@
-"""Open any BERT, see what is inside, look into a sentence, and write it back as a TF Hub SavedModel.
+"""Open any BERT, see what is inside, look into a sentence, and write the model back as a TF Hub SavedModel.
 
     python examples/import_any_bert.py                                   # the embedded default, minilm
     python examples/import_any_bert.py path/to/bert_en_uncased           # a TF Hub SavedModel, or a .tar.gz of one
@@ -6,7 +6,7 @@
     python examples/import_any_bert.py kaggle:tensorflow/bert/tensorFlow2/bert-en-uncased-l-4-h-128-a-2
     python examples/import_any_bert.py path/to/encoder --vocabulary path/to/preprocessing_model --output runs/hub
 
-Nothing of a downloaded model is executed: its variables and constants are read.
+A downloaded model is read, never run.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("handle", nargs="?", default="minilm", help="a folder, an archive, a URL, minilm (default)")
     parser.add_argument("--text", default="I want an apple.", help="the sentence to look into")
     parser.add_argument(
-        "--vocabulary", help="vocab.txt, SentencePiece model or preprocessing model, if none is brought"
+        "--vocabulary", help="vocab.txt, SentencePiece model or preprocessing model, for a model without a vocabulary"
     )
     parser.add_argument("--output", type=Path, help="folder to write the encoder and its preprocessing to, for TF Hub")
     return parser.parse_args()
 
 
 def show_attention(layer, text) -> None:
-    """Print which words receive most attention, in the first layer and in the last."""
+    """Print how much attention each token receives, in the first layer and in the last."""
     seen = layer([text], return_all=True)
     tokens = [layer.preprocessor.vocabulary.tokens[i] for i in np.array(seen["input_word_ids"])[0]]
     received = np.array(seen["attention_received"])[0].mean(axis=1)  # (layers, seq): the mean over the heads
@@ -73,7 +73,7 @@ def show_attention(layer, text) -> None:
 
 
 def write_back(layer, folder) -> None:
-    """Export encoder and preprocessing with TF Hub's interfaces, and show that the encoder reads back the same."""
+    """Export encoder and preprocessing with TF Hub's interfaces, and check that the encoder reads back unchanged."""
     try:
         layer.encoder.export_text_encoder(folder / "encoder", layer.preprocessor)
         layer.preprocessor.export_text_preprocessing(folder / "preprocessing")

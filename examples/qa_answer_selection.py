@@ -3,17 +3,17 @@
     python examples/qa_answer_selection.py                                       # TREC QA
     python examples/qa_answer_selection.py --data train.tsv --dev dev.tsv --pooling last_four_sum
 
-The data is tab-separated: 1 or 0 (whether the sentence answers the question), question, sentence. Without `--data` it
-is looked for in `../shared/data`, else a small sample beside this script is used, so that the command always runs (its
-scores say little then). Without `--dev` every fourth question of the data is kept for evaluation.
+The data is tab-separated: 1 or 0 (whether the sentence answers the question), question, sentence. By default it is TREC
+QA in `../shared/data`; if that is missing, a small sample beside this script, whose scores say little. Without `--dev`
+every fourth question of the data is kept for evaluation.
 
-Of 93 questions only 348 sentences answer one, and 4,370 do not. So training sees groups: an answer and a few sentences,
-drawn anew in every epoch, that do not answer the same question; the loss is the cross-entropy of finding the answer
-among them (Gao, Dai and Callan 2021, arXiv:2101.08751). That is what ranking asks for, and no class is rare in it.
-`--batch-size` counts groups.
+Of the sentences for TREC QA's 93 training questions, 348 are answers and 4,370 are not. So the model trains on groups:
+an answer, and a few sentences that do not answer the same question, drawn anew in each epoch. The loss is the cross-
+entropy of finding the answer in the group (Gao, Dai and Callan 2021, arXiv:2101.08751). That is what ranking asks for,
+and no class is rare in it. `--batch-size` counts groups.
 
 MAP and MRR are means over the questions with at least one positive and one negative candidate. Ties count
-pessimistically: of candidates with the same score, those that are no answers come first. Needs the extra `examples`.
+pessimistically: of candidates with the same score, negatives come first. Needs the extra `examples`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
     methods[f"trained, {arguments.pooling}"] = rank_metrics(dev, relevance(model, dev))
     report(methods)
 
-    # Without the loss, which is this script's own: whoever loads the file to rank answers has no need of it.
+    # Without the loss, which only this script defines: the saved model loads without it.
     training.save_and_export(keras.Model(model.inputs, model.outputs), arguments.output, "qa")
     shown = max(dev, key=lambda question: len(question.text))  # any will do
     print(f"\n{shown.text}")
@@ -75,8 +75,8 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=training.HelpFormatter)
     parser.add_argument("--data", type=Path, help="tab-separated file: 1 or 0, question, sentence")
-    parser.add_argument("--dev", type=Path, help="such a file to evaluate on")
-    parser.add_argument("--negatives", type=int, default=4, help="sentences beside each answer in training")
+    parser.add_argument("--dev", type=Path, help="a file of the same form to evaluate on")
+    parser.add_argument("--negatives", type=int, default=4, help="negatives in the group of each answer")
     training.add_training_arguments(
         parser,
         pooling="mean",
@@ -93,7 +93,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_data(data: Path | None, dev: Path | None) -> tuple[list[Question], list[Question]]:
-    """Return the questions to train on and those to evaluate on, only such with both kinds of candidates."""
+    """Return the questions to train on and to evaluate on, each with both kinds of candidates."""
     if data is None:
         data = training.shared_or_sample("trec_qa_train.tsv", "qa_sample.tsv")
         if data.parent == training.SHARED_DATA and dev is None:
@@ -104,12 +104,12 @@ def read_data(data: Path | None, dev: Path | None) -> tuple[list[Question], list
     else:
         dev_questions = read_questions(dev)
     if not train or not dev_questions:
-        sys.exit(f"{dev or data}: there must be questions with both kinds of candidates on both sides.")
+        sys.exit(f"{dev or data}: both parts need questions with both kinds of candidates.")
     return train, dev_questions
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Read the questions that have both an answer and a sentence that is none, in the file's order."""
+    """Read the questions that have both positive and negative candidates, in the order of the file."""
     groups: dict[str, list] = {}
     for label, question, sentence in training.read_table(path, ("0", "1"), columns=3):
         groups.setdefault(question, []).append((sentence, int(label)))
@@ -124,7 +124,7 @@ def read_questions(path: Path) -> list[Question]:
 
 
 def split_questions(questions: list[Question]) -> tuple[list[Question], list[Question]]:
-    """Keep every fourth question for evaluation: no question, and no candidate with it, is on both sides."""
+    """Keep every fourth question, with all its candidates, for evaluation."""
     return [q for i, q in enumerate(questions) if i % 4 != 3], questions[3::4]
 
 
@@ -132,7 +132,7 @@ def split_questions(questions: list[Question]) -> tuple[list[Question], list[Que
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Return the mean, over the positives, of the share of positives among all that rank no lower."""
+    """Return the mean precision at the ranks of the positives."""
     ranks = positive_ranks(labels, scores)
     return float(np.mean(np.arange(1, len(ranks) + 1) / ranks))
 
@@ -143,19 +143,19 @@ def reciprocal_rank(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def positive_ranks(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return the ranks, from 1 on, of the positives; among equal scores the negatives come first."""
+    """Return the ranks of the positives, from 1; among equal scores the negatives come first."""
     order = np.lexsort((labels, -np.asarray(scores, dtype=np.float64)))  # by score, then by label
     return np.flatnonzero(np.asarray(labels)[order]) + 1
 
 
 def rank_metrics(questions: list[Question], scores: list[np.ndarray]) -> np.ndarray:
-    """Return average precision and reciprocal rank of every question, `(questions, 2)`."""
+    """Return the average precision and the reciprocal rank of each question, `(questions, 2)`."""
     pairs = zip(questions, scores, strict=True)
     return np.array([(average_precision(q.labels, s), reciprocal_rank(q.labels, s)) for q, s in pairs])
 
 
 def expected_at_random(questions: list[Question]) -> np.ndarray:
-    """Return what `rank_metrics` gives on average where every order of the candidates is equally likely.
+    """Return what `rank_metrics` gives on average if all orders of the candidates are equally likely.
 
     Of n candidates, r of them positive, the one at rank i is positive with probability r / n, and then (i − 1)(r − 1) /
     (n − 1) of those before it are: E[AP] = Σ_i (1 + (i − 1)(r − 1) / (n − 1)) / (i n). The first positive is at rank i
@@ -174,7 +174,7 @@ def expected_at_random(questions: list[Question]) -> np.ndarray:
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text in lower case, punctuation left out."""
+    """Return the words of a text in lower case, without punctuation."""
     return re.findall(r"\w+", text.lower())
 
 
@@ -199,7 +199,7 @@ def frozen_mean(questions: list[Question], handle: str, max_length: int) -> list
 
 
 def by_question(questions: list[Question], rows: np.ndarray) -> list[np.ndarray]:
-    """Cut what was computed for all candidates in a row into one array a question."""
+    """Cut the rows of all candidates into one array per question."""
     return np.split(rows, np.cumsum([len(q.labels) for q in questions])[:-1])
 
 
@@ -207,17 +207,17 @@ def by_question(questions: list[Question], rows: np.ndarray) -> list[np.ndarray]
 
 
 def build_model(arguments, num_groups: int) -> keras.Model:
-    """Score by what BERT sees in the pair, plus the cosine of what it sees in each alone; everything trains.
+    """Score by a head on the embedding of the pair, plus the cosine of the two embeddings alone, and train all of it.
 
-    One BERT reads all three. It starts at the frozen baseline, for the head on the pair starts near zero: few questions
-    suffice to improve on that, but not to learn from nothing what answers a question.
+    One BERT embeds all three. The head on the pair starts near zero, so the model starts at the frozen baseline: a few
+    questions are enough to improve on that, not to learn from nothing what an answer is.
     """
     question = keras.Input((), dtype="string", name="question")
     sentence = keras.Input((), dtype="string", name="sentence")
     bert = training.make_bert(arguments)
     together = training.add_head(bert((question, sentence)), units=1, activation=None, name="together")
     cosine = keras.layers.Dot(axes=1, normalize=True)([bert(question), bert(sentence)])
-    # Cosines differ by tenths; the loss wants scores that differ by ones.
+    # Cosines differ by tenths; the loss needs scores that differ by ones.
     apart = keras.layers.Dense(1, kernel_initializer=keras.initializers.Constant(10.0), name="apart")(cosine)
     model = keras.Model([question, sentence], keras.layers.Add(name="relevance")([together, apart]))
     steps = arguments.epochs * (num_groups // arguments.batch_size)
@@ -227,7 +227,7 @@ def build_model(arguments, num_groups: int) -> keras.Model:
 
 
 def answer_among(size: int) -> Callable:
-    """Return the loss for a batch of groups of `size` rows: the cross-entropy of finding the row labelled 1."""
+    """Return the loss of groups of `size` rows: the cross-entropy of finding the row labelled 1."""
 
     def find_the_answer(labels, scores):
         return ops.categorical_crossentropy(
@@ -238,12 +238,12 @@ def answer_among(size: int) -> Callable:
 
 
 def fit(model: keras.Model, questions: list[Question], arguments) -> None:
-    """Train on groups drawn anew in every epoch."""
+    """Train on groups drawn anew in each epoch."""
     generator = np.random.default_rng(arguments.seed)
     size = 1 + arguments.negatives
     epochs = [draw_groups(questions, arguments.negatives, generator) for _ in range(arguments.epochs)]
     steps = len(epochs[0]) // arguments.batch_size
-    # Only whole batches, so that every epoch has its own groups.
+    # Whole batches only, so that each epoch has its own groups.
     groups = [group for epoch in epochs for group in epoch[: steps * arguments.batch_size]]
     asked, sentences = zip(*(row for group in groups for row in group), strict=True)
     labels = np.tile(np.arange(size) == 0, len(groups)).astype("float32")[:, None]
@@ -253,9 +253,9 @@ def fit(model: keras.Model, questions: list[Question], arguments) -> None:
 
 
 def draw_groups(questions: list[Question], negatives: int, generator) -> list[list[tuple[str, str]]]:
-    """Return for every answer a group of (question, sentence): the answer, then `negatives` that are none.
+    """Return a group of (question, sentence) for each answer: the answer, then `negatives` that are not.
 
-    They are drawn from the same question's candidates, without repeating one as long as there are enough.
+    Negatives are drawn from the same question's candidates, without repetition if there are enough.
     """
     groups = []
     for question in questions:
@@ -268,16 +268,16 @@ def draw_groups(questions: list[Question], negatives: int, generator) -> list[li
 
 
 def relevance(model: keras.Model, questions: list[Question]) -> list[np.ndarray]:
-    """Score by the model, all candidates of all questions."""
+    """Score the candidates of all questions with the model."""
     rows = [(q.text, sentence) for q in questions for sentence in q.candidates]
     asked, sentences = (np.array(column, dtype=object) for column in zip(*rows, strict=True))
     return by_question(questions, training.predict(model, asked, sentences)[:, 0])
 
 
 def report(methods: dict[str, np.ndarray]) -> None:
-    """Print MAP and MRR of every method, and how sure the last one's lead is.
+    """Print the MAP and MRR of each method, and how far the last one leads.
 
-    The interval is the bootstrap's: the questions drawn again and again, with replacement (Sakai 2006).
+    The interval comes from the bootstrap over questions (Sakai 2006).
     """
     *_, trained = methods.values()
     draws = np.random.default_rng(0).integers(len(trained), size=(10_000, len(trained)))

@@ -4,9 +4,9 @@
     python examples/question_type.py --data mine.tsv --pooling last_four_sum
 
 The classes (Li and Roth 2002): ABBR an abbreviation or what it stands for, DESC a description or reason, ENTY a thing,
-HUM a person or group, LOC a place, NUM a number or date. The data is tab-separated: class, question. Without `--data`
-it is looked for in `../shared/data/trec_questions.tsv`, else a small sample beside this script is used, so that the
-command always runs (its score says little then). Needs the extra `examples`.
+HUM a person or group, LOC a place, NUM a number or date. The data is tab-separated: class, question. By default it is
+`../shared/data/trec_questions.tsv`; if that is missing, a small sample beside this script, whose score says little.
+Needs the extra `examples`.
 """
 
 from __future__ import annotations
@@ -76,18 +76,18 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_questions(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the questions and the indices of their classes; of those that differ in casing alone only the first."""
+    """Read the questions and the indices of their classes. Of questions that differ only in casing, keep the first."""
     rows = training.read_table(path, CLASSES, columns=2)
     once = {}
     for label, text in rows:
         once.setdefault(text.strip().lower(), (label, text))
     labels, texts = zip(*once.values(), strict=True)
-    print(f"{path}: {len(rows)} questions, {len(rows) - len(texts)} of them there twice and left out")
+    print(f"{path}: {len(rows)} questions, {len(rows) - len(texts)} of them repeated and left out")
     return np.array(texts, dtype=object), np.array([CLASSES.index(label) for label in labels])
 
 
 def split(texts: np.ndarray, labels: np.ndarray):
-    """Split 80/20 into training and test, with the same share of every class in both, whatever `--seed` is."""
+    """Split 80/20 into training and test, with the same share of each class in both. `--seed` changes nothing here."""
     try:
         train, test = train_test_split(np.arange(len(texts)), test_size=0.2, stratify=labels, random_state=0)
     except ValueError as error:
@@ -96,16 +96,16 @@ def split(texts: np.ndarray, labels: np.ndarray):
 
 
 def frozen_mean(train, test_texts: np.ndarray, handle: str) -> np.ndarray:
-    """Predict by a logistic regression on mean-pooled embeddings of the BERT as published."""
+    """Predict with a logistic regression on mean-pooled embeddings of the BERT as published."""
     layer = BertTrend(handle, pooling="mean", sequence_length=None, truncate=True, trainable=False)
-    # Of C = 1, 0.1 and 0.01 the best on a fifth of TREC's training part, trained on the rest.
+    # The best of C = 1, 0.1 and 0.01 on a fifth of TREC's training part, trained on the rest.
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     classifier.fit(embed(train[0], layer), train[1])
     return classifier.predict(embed(test_texts, layer))
 
 
 def build_model(arguments, num_examples: int) -> keras.Model:
-    """Put six units on BERT's sentence embedding; everything trains."""
+    """Put six units on BERT's sentence embedding, and train both."""
     text = keras.Input((), dtype="string", name="text")
     kinds = training.add_head(training.make_bert(arguments)(text), len(CLASSES), activation="softmax", name="kind")
     model = keras.Model(text, kinds)
@@ -116,9 +116,9 @@ def build_model(arguments, num_examples: int) -> keras.Model:
 
 
 def report(labels: np.ndarray, frozen: np.ndarray, trained: np.ndarray, pooling: str) -> None:
-    """Print precision, recall and F1 of every class, and accuracy and macro-F1 of both ways.
+    """Print the precision, recall and F1 of each class, and the accuracy and macro-F1 of both methods.
 
-    Macro-F1, the mean of the classes' F1, because ABBR is rare: accuracy hardly notices it.
+    ABBR is so rare that accuracy hardly notices it; macro-F1, the mean of the classes' F1, does.
     """
     numbers = {"labels": range(len(CLASSES)), "zero_division": 0}
     print(f"\n{classification_report(labels, trained, target_names=CLASSES, digits=3, **numbers)}")

@@ -1,15 +1,15 @@
-"""Print the tables of the articles that trend pooling comes from beside those of an encoder of yours.
+"""Print the tables of the articles that introduced trend pooling beside those of another encoder.
 
     python examples/reproduce_article.py                               # the embedded default, minilm
     python examples/reproduce_article.py --model path/to/bert-base-uncased
 
 The articles: Yuli Vasiliev, "Discovering trends in BERT embeddings of different levels for the task of semantic context
 determining" (2022) and "Generating sentence-level embedding based on the trends in token-level BERT embeddings" (2023).
-Their numbers are bert-base-uncased's. Where that is the model given, in whatever format, every number is checked; it is
-known by its shape and by the attention it pays. Another model's numbers can be compared in form only. What
-follows from the printed numbers alone is recomputed with this package and checked in any case.
+Their numbers are those of bert-base-uncased. If the model given is that one, in any format, each number is checked; the
+model is recognised by its shape and its attention. The numbers of another model can be compared in form only. What
+follows from the printed numbers alone is always recomputed with this package and checked.
 
-Exits with 1 where a check fails.
+Exits with 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ DIMENSIONS = 10  # as many as the articles print
 
 @dataclass(frozen=True)
 class Numbers:
-    """What the articles print of "I want an apple.".
+    """What the articles print about the text "I want an apple.".
 
     Attributes:
         words: the candidates.
         rows: attention received, `(rows, candidates)`.
         leaders: the argmax of each row.
-        runners_up: in the rows that the anchor leads, the argmax of the others; counted without the anchor.
+        runners_up: in the rows led by the anchor, the argmax of the other words, counted without the anchor.
         anchor, related: two of the words.
-        last: the first ten dimensions of "want" in the last layer, `(10,)`, as the next three.
-        anchor_trend, related_trend, embedding: the trends, and their sum.
-        trend_cosines: of the trends of "want" in the three texts, their first ten dimensions, pair by pair: `(3,)`.
-        last_cosines: the same of the last layer.
+        last: the first ten dimensions of "want" in the last layer, `(10,)`.
+        anchor_trend, related_trend, embedding: the first ten dimensions of the trends and of their sum, `(10,)`.
+        trend_cosines: the cosines of the trends of "want" (ten dimensions) in each two of the three texts, `(3,)`.
+        last_cosines: the same for the last layer.
     """
 
     words: tuple[str, ...]
@@ -90,15 +90,15 @@ ARTICLE = Numbers(
 )
 # fmt: on
 
-#: How far a number may be off: float32's rounding through twelve layers, and the digits printed. A trend divides by a
-#: state as small as 0.005, and multiplies its rounding by as much.
+#: How far a number may be off: float32's rounding through twelve layers, and the digits printed. A trend divides by
+#: states as small as 0.005, which multiplies their rounding error.
 TOLERANCES = {"rows": 1e-4, "last": 1e-4, "embedding": 1e-3, "trend_cosines": 1e-3, "last_cosines": 1e-4}
 TOLERANCES |= {"anchor_trend": 1e-3, "related_trend": 1e-3}
-SAME_MODEL = 0.01  # attention received differs by far more between models
+SAME_MODEL = 0.01  # between models, attention received differs by far more
 
 
 class Check(NamedTuple):
-    """One of `Numbers`' names, how far it is from the article (words: 0 or 1), and how far it may be."""
+    """A name in `Numbers`, its difference from the article (of words: 0 or 1), and how large that may be."""
 
     name: str
     difference: float
@@ -106,7 +106,7 @@ class Check(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether it is as near as it has to be."""
+        """Whether the difference is small enough."""
         return self.difference <= self.tolerance
 
 
@@ -137,11 +137,11 @@ def main() -> None:
 
 
 def recompute() -> dict[str, np.ndarray | str]:
-    """Go from the printed matrix to the two words, and from the printed trends to their sum, by `TrendPooling`."""
+    """Find the two words in the printed matrix, and the sum of the printed trends, with `TrendPooling`."""
     ids = np.arange(7)[None]  # [CLS] i want an apple . [SEP]
-    received = np.full((1, 1, 12, 7), 9.0, "float32")  # more than any word's: none of it may count
+    received = np.full((1, 1, 12, 7), 9.0, "float32")  # more than any word receives: it must not count
     received[0, 0, :, 1:5] = ARTICLE.rows
-    # States whose log ratios are the printed trends; where the article has 0 the sign flips.
+    # States whose log ratios are the printed trends. The sign flips where the article has 0.
     last = np.ones((1, 7, DIMENSIONS), "float32")
     first = last.copy()
     for position, trend in ((2, ARTICLE.anchor_trend), (4, ARTICLE.related_trend)):
@@ -166,13 +166,13 @@ def recompute() -> dict[str, np.ndarray | str]:
 
 
 def among_others(leaders: np.ndarray, runners_up: np.ndarray, anchor: int) -> np.ndarray:
-    """Return the runners-up of the rows that the anchor leads, counted without the anchor, as the article does."""
+    """Return the runners-up of the rows led by the anchor, counted without the anchor, as in the article."""
     runners_up = runners_up[leaders == anchor]
     return runners_up - (runners_up > anchor)
 
 
 def look(layer: BertTrend) -> Numbers:
-    """Return an encoder's own numbers."""
+    """Return the numbers of an encoder."""
     explanation = explain(TEXTS[0], layer, reading="published", unit="token", measure="log_ratio")
     want = explanation.words[1].positions[0]
     seen = layer(TEXTS, return_all=True)
@@ -197,20 +197,20 @@ def look(layer: BertTrend) -> Numbers:
 
 
 def pairwise_cosines(vectors: np.ndarray) -> np.ndarray:
-    """Return the cosines of `PAIRS`, from a vector for each text."""
+    """Return the cosines of `PAIRS`, given one vector per text."""
     cosines = similarity(vectors)
     return np.array([cosines[0, 1], cosines[0, 2], cosines[1, 2]])
 
 
 def is_the_articles_model(ours: Numbers, shape: tuple[int, int, int]) -> bool:
-    """Say whether (layers, width, heads) are bert-base's and the attention is bert-base-uncased's."""
+    """Return whether (layers, width, heads) and the attention are those of bert-base-uncased."""
     if shape != (12, 768, 12) or ours.rows.shape != ARTICLE.rows.shape:
         return False
     return bool(np.max(np.abs(ours.rows - ARTICLE.rows)) < SAME_MODEL)
 
 
 def compare(ours: dict, article: Numbers) -> list[Check]:
-    """Compare some of the article's numbers, by name."""
+    """Compare numbers with the article's, by name."""
     checks = []
     for name, value in ours.items():
         expected = getattr(article, name)

@@ -1,6 +1,6 @@
 """Classify texts, or rank answers, with an exported model.
 
-It needs TensorFlow and TensorFlow Text, nothing of this package.
+It needs TensorFlow and TensorFlow Text, but not this package.
 
     python examples/serve_saved_model.py runs/spam/saved_model "You won a prize!" "See you at noon"
     python examples/serve_saved_model.py runs/question_type/saved_model --labels ABBR,DESC,ENTY,HUM,LOC,NUM "Who am I ?"
@@ -17,12 +17,12 @@ import tensorflow_text  # noqa: F401  registers the tokenizer's ops
 
 
 def main() -> None:
-    """Load the SavedModel and print one line a text."""
+    """Load the SavedModel and print one line per text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", help="folder of the SavedModel")
     parser.add_argument("texts", nargs="+", help="texts to classify, or answers to rank")
     parser.add_argument("--labels", default="ham,spam", help="names of the classes (default: ham,spam)")
-    parser.add_argument("--question", help="what the texts may answer, for a model of pairs")
+    parser.add_argument("--question", help="the question that the texts may answer, for a model of pairs")
     arguments = parser.parse_args()
 
     texts, labels = tf.constant(arguments.texts), arguments.labels.split(",")

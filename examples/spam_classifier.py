@@ -3,9 +3,8 @@
     python examples/spam_classifier.py                       # the SMS Spam Collection, three epochs
     python examples/spam_classifier.py --data mine.tsv --pooling last_four_sum
 
-The data is a tab-separated file: `ham` or `spam`, then the message. Without `--data` it is looked for in
-`../shared/data/sms_spam.tsv`, else fetched from the UCI archive, else a small sample beside this script is used, so
-that the command always runs (its score says little then).
+The data is a tab-separated file: `ham` or `spam`, then the message. By default it is `../shared/data/sms_spam.tsv`,
+else it is fetched from the UCI archive, else it is a small sample beside this script, whose score says little.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def find_data() -> Path:
-    """Return the SMS Spam Collection, or the sample where it can be had nowhere."""
+    """Return the path of the SMS Spam Collection, or of the sample if the collection cannot be fetched."""
     if SHARED_DATA.is_file():
         return SHARED_DATA
     try:
@@ -91,10 +90,9 @@ def read_messages(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def split(texts, labels):
-    """Split 80/20 into training and test, and take a few of the training part for validation.
+    """Split into training, validation and test.
 
-    Every fifth message tests and every twenty-fifth validates: the order of the file decides, and no seed can be chosen
-    to please.
+    Every fifth message tests, and every twenty-fifth validates. The file's order decides, so no seed can be picked.
     """
     number = np.arange(len(texts))
     test, validation = number % 5 == 4, number % 25 == 0
@@ -102,7 +100,7 @@ def split(texts, labels):
 
 
 def build_model(arguments, num_examples) -> keras.Model:
-    """Put one unit on BERT's sentence embedding; everything trains."""
+    """Put one unit on BERT's sentence embedding, and train both."""
     text = keras.Input((), dtype="string", name="text")
     spam = training.add_head(training.make_bert(arguments)(text), units=1, activation="sigmoid", name="spam")
     model = keras.Model(text, spam)
@@ -113,10 +111,10 @@ def build_model(arguments, num_examples) -> keras.Model:
 
 
 def report(test, probabilities, train_texts) -> None:
-    """Print accuracy, and precision, recall and F1 of the spam class.
+    """Print the accuracy, and the precision, recall and F1 of spam.
 
-    The collection holds hundreds of messages more than once, so that some of the test part stands in the training
-    part too. The usual figure counts them; the last line leaves them out.
+    The collection repeats hundreds of messages, so some test messages are in the training part too. The usual figure
+    counts them; the last line does not.
     """
     texts, labels = test
     predicted = probabilities >= 0.5
@@ -128,11 +126,11 @@ def report(test, probabilities, train_texts) -> None:
     seen = set(train_texts)
     unseen = np.array([text not in seen for text in texts])
     f1_unseen = spam_scores(labels[unseen], predicted[unseen])[2]
-    print(f"spam F1 on the {unseen.sum()} test messages that do not stand in the training part too: {f1_unseen:.3f}")
+    print(f"spam F1 on the {unseen.sum()} test messages that are not in the training part: {f1_unseen:.3f}")
 
 
 def spam_scores(labels, predicted) -> tuple[float, float, float]:
-    """Return precision, recall and F1 of the spam class; 0 where undefined."""
+    """Return the precision, recall and F1 of spam; 0 if undefined."""
     hits = float(np.sum(predicted & (labels == 1)))
     precision, recall = hits / max(predicted.sum(), 1), hits / max(labels.sum(), 1)
     return precision, recall, 2 * precision * recall / max(precision + recall, 1e-9)

@@ -1,4 +1,4 @@
-"""What BERT is fine-tuned with: AdamW in one operation a variable, and its learning rate schedule."""
+"""What BERT is fine-tuned with: AdamW, a form of it in one operation a variable, and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -45,6 +45,21 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
         return {"peak": self.peak, "total_steps": self.total_steps, "warmup_steps": self.warmup_steps}
+
+
+def fine_tuning_optimizer(peak: float, total_steps: int) -> keras.optimizers.AdamW:
+    """Return AdamW as BERT is fine-tuned with: decay of the weight matrices only, gradients clipped to norm 1.
+
+    The learning rate rises over a tenth of the steps. Source: google-research/bert, `optimization.py`.
+
+    Args:
+        peak: float. The highest learning rate.
+        total_steps: int. The number of optimizer steps of the whole training.
+    """
+    schedule = WarmupLinearDecay(peak, total_steps=total_steps, warmup_steps=total_steps // 10)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=1.0)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_bert_trend")

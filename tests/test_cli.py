@@ -8,10 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from keras_bert_trend import POOLING_NAMES, embed, explain
+from keras_bert_trend import embed, explain
 from keras_bert_trend.cli import main
-from keras_bert_trend.cli.options import POOLINGS
-from tests.common import ROOT, SENTENCES, V4
+from tests.common import ROOT, SENTENCES, V4, run_fresh
 
 MODEL = ("--model", str(V4))
 
@@ -24,29 +23,49 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
     return status, printed.out, printed.err
 
 
-def test_help_and_wrong_usage_need_no_tensorflow(tmp_path):
-    code = (
-        "import sys; from keras_bert_trend.cli import main; status = main(); sys.exit('keras' in sys.modules or status)"
+COMMANDS = ("embed", "explain", "compare", "train", "predict", "import", "info")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_has_examples(name, capsys):
+    status, out, err = run(capsys, name, "--help")
+    assert (status, err) == (0, "")
+    assert f"keras-bert-trend {name}" in out.partition("examples:")[2]
+
+
+def test_help_and_wrong_usage_need_no_keras():
+    arguments = [
+        *([name, "--help"] for name in COMMANDS),
+        ["--version"],
+        ["embed", "a.txt", "--output", "a.xlsx"],
+        ["embed", "a.txt", "--output", "a.npy", "--pooling", "mode"],
+        ["explain", "text", "--measure", "mode"],
+    ]
+    code = """
+        import json, sys
+        from keras_bert_trend.cli import main
+        statuses = [main(arguments) for arguments in json.loads(sys.argv[1])]
+        assert "keras" not in sys.modules and "tensorflow" not in sys.modules
+        print(json.dumps(statuses))
+    """
+    printed = run_fresh(code, json.dumps(arguments))
+    assert json.loads(printed.split("\n")[-2]) == [0] * 8 + [2] * 3
+
+
+def test_a_script_may_be_called_like_the_command(tmp_path):
+    script = tmp_path / "keras-bert-trend"
+    script.write_text("from keras_bert_trend import BertConfig, embed\nprint(BertConfig.__name__, embed.__name__)\n")
+    ended = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
-    (tmp_path / "keras-bert-trend").write_text(code)  # what the console script does, under its name
-
-    def status(*arguments):
-        command = [sys.executable, str(tmp_path / "keras-bert-trend"), *arguments]
-        return subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
-        )
-
-    for name in ("embed", "explain", "compare", "train", "predict", "import", "info"):
-        helped = status(name, "--help")
-        assert (helped.returncode, helped.stderr) == (0, "")
-        assert f"keras-bert-trend {name}" in helped.stdout.partition("examples:")[2]
-    assert status("--version").stdout.startswith("keras-bert-trend ")
-    assert status("embed", "a.txt", "--output", "a.xlsx").returncode == 2
-    assert "is no pooling" in status("embed", "a.txt", "--output", "a.npy", "--pooling", "mode").stderr
+    assert (ended.returncode, ended.stdout) == (0, "BertConfig embed\n"), ended.stderr
 
 
 def test_a_process_says_nothing_but_its_result(tmp_path):
-    """TensorFlow's start is silent, the reader of a pipe may go away, and Keras finds the layers of a trained model."""
     command = [sys.executable, "-m", "keras_bert_trend", "explain", "the bank", *MODEL]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     ended = subprocess.run(
@@ -62,10 +81,6 @@ def test_the_reader_of_a_pipe_may_go_away(monkeypatch):
     with os.fdopen(write, "w") as broken:
         monkeypatch.setattr(sys, "stdout", broken)
         assert main(["info", str(V4)]) == 0
-
-
-def test_the_options_know_every_pooling():
-    assert POOLINGS == POOLING_NAMES
 
 
 @pytest.mark.parametrize(
@@ -95,6 +110,8 @@ def test_what_goes_wrong_is_one_line(arguments, message, capsys, tmp_path, monke
         [],
         ["explain"],
         ["explain", "text", "--output", "a.doc"],
+        ["explain", "text", "--output", ""],
+        ["train", "a.tsv", "--output", ""],
         ["embed", "a.txt", "--output", "a.npy", "--batch-size", "0"],
         ["embed", "a.txt", "--output", "a.npy", "--ranges", "r.npy"],
         ["embed", "a.txt", "--format", "text", "--column", "1", "--output", "a.npy"],
@@ -108,6 +125,29 @@ def test_wrong_usage(arguments, capsys):
     status, out, err = run(capsys, *arguments)
     assert (status, out) == (2, "")
     assert "error: " in err.split("\n")[-2]
+
+
+@pytest.mark.parametrize(
+    "command", [["embed", "a.txt"], ["explain", "text"], ["compare", "a.tsv"], ["predict", "m", "t"]]
+)
+def test_a_folder_is_not_replaced_by_a_file(command, capsys, tmp_path):
+    suffix = {"embed": ".npy", "explain": ".html", "compare": ".json", "predict": ".tsv"}[command[0]]
+    folder = tmp_path / f"folder{suffix}"
+    folder.mkdir()
+    status, out, err = run(capsys, *command, "--output", folder, "--overwrite")
+    assert (status, out) == (2, "")
+    assert "is a folder. Give a file name that ends in " in err
+    assert suffix in err
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "which"), [(["explain", "ok\udcff"], "TEXT"), (["predict", V4, "good", "ok\udcff"], "Text 2")]
+)
+def test_a_text_that_is_not_unicode_is_named(arguments, which, capsys):
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert f"{which} is not valid Unicode: character 3, '\\udcff', is half of a surrogate pair" in err
 
 
 def test_info(capsys):

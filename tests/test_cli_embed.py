@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from keras_bert_trend import BertTrend, embed
-from keras_bert_trend.cli import main, models, partial, vector_files
+from keras_bert_trend.cli import embed as embed_command
+from keras_bert_trend.cli import main, partial, vector_files
 from tests.common import SENTENCES, V4
 from tests.test_cli import run
 
@@ -24,7 +25,7 @@ def layer() -> BertTrend:
 
 @pytest.fixture(autouse=True)
 def _loaded_once(layer, monkeypatch):
-    monkeypatch.setattr(models, "load_layer", lambda arguments: layer)
+    monkeypatch.setattr(embed_command, "load_layer", lambda arguments: layer)
 
 
 @pytest.fixture
@@ -90,6 +91,26 @@ def test_int8_with_given_ranges_and_those_that_npz_keeps(file, layer, capsys, tm
 
 
 @pytest.mark.parametrize(
+    "ranges",
+    [
+        np.array([[0.0, np.nan], [1, 1]]),
+        np.array([[0.0, 2], [1, 1]]),
+        np.zeros(2),
+        np.array([["a"], ["b"]]),
+        b"",
+        b"text",
+    ],
+)
+def test_ranges_that_cannot_be_used(ranges, file, capsys, tmp_path):
+    path = tmp_path / "ranges.npy"
+    path.write_bytes(ranges) if isinstance(ranges, bytes) else np.save(path, ranges)
+    options = ("--precision", "int8", "--ranges", path)
+    status, out, err = run(capsys, "embed", file, "--output", tmp_path / "a.npy", *options)
+    assert (status, out) == (2, "")
+    assert f"--ranges {str(path)!r} must be a .npy file of finite numbers" in err
+
+
+@pytest.mark.parametrize(
     ("name", "content", "options"),
     [
         ("a.tsv", 'label\ttext\nx\tthe bank\ny\t"good\nz\t\n', ["--column", "text"]),
@@ -118,22 +139,33 @@ def test_inputs(name, content, options, layer, capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
-        ("a.txt", b"good\n\xff\n", [], "a.txt, line 2: no UTF-8"),
-        ("a.tsv", b"a\tb\nc\n", ["--column", "2"], "a.tsv, line 2: 1 columns, where column 2"),
+        ("a.txt", b"good\n\xff\n", [], "a.txt, line 2 is not UTF-8"),
+        ("a.txt", "good".encode("utf-16"), [], "a.txt begins with the byte order mark of UTF-16. Save it as UTF-8"),
+        ("a.tsv", b"a\tb\nc\n", ["--column", "2"], "a.tsv, line 2 has 1 columns, but column 2 is asked for"),
         ("a.tsv", b"ham\tgood\n", [], "a.tsv has 2 columns; its first line is ['ham', 'good']. Say with --column"),
         ("a.tsv", b"a\tb\n", ["--column", "text"], "a.tsv has no column 'text'; its first line is ['a', 'b']"),
-        ("a.jsonl", b'{"text": "a"}\nb\n', [], "a.jsonl, line 2: no JSON"),
-        ("a.jsonl", b'{"text": null}\n', [], "a.jsonl, line 1: no field 'text'"),
-        ("a.jsonl", b'{"text": "\\ud800"}\n', [], "a.jsonl, line 1: half a surrogate"),
-        ("a.csv", b'"a\n', [], "a.csv, line 1: no CSV"),
+        ("a.tsv", b"a\tb\n", ["--column", "²"], "a.tsv has no column '²'; its first line is ['a', 'b']. Give a number"),
+        ("a.tsv", b"a\tb\n", ["--column", "0"], "a.tsv has no column '0'"),
+        ("a.jsonl", b'{"text": "a"}\nb\n', [], "a.jsonl, line 2 is not JSON"),
+        ("a.jsonl", b'{"text": "a"}\n' + b"[" * 200_000 + b"\n", [], "a.jsonl, line 2 is nested too deeply"),
+        (
+            "a.jsonl",
+            b'{"text": null, "a": 1}\n',
+            [],
+            "line 1 has no field 'text' with a text. Its fields are ['text', 'a']",
+        ),
+        ("a.jsonl", b'{"text": NaN}\n', [], "a.jsonl, line 1, field 'text' is nan"),
+        ("a.jsonl", b'{"text": "ab\\ud800"}\n', [], "a.jsonl, line 1, field 'text' is not valid Unicode: character 3"),
+        ("a.csv", b'"a\n', [], "a.csv, line 1 is not CSV"),
     ],
 )
 def test_inputs_that_cannot_be_read(name, content, options, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_bytes(content)
     status, out, err = run(capsys, "embed", name, "--output", "b.npy", *options)
-    assert (status, out) == (1, "")
+    assert (status, out) == (2, "")
     assert message in err
+    assert err.count("\n") == 1
     assert not (tmp_path / "b.npy").exists()
     if "line 2" not in message:  # found before the model was read
         assert not (tmp_path / "b.npy.partial").exists()
@@ -190,9 +222,9 @@ def test_resumed_runs_give_the_same_file(suffix, file, capsys, tmp_path, monkeyp
     expected = (tmp_path / f"whole{suffix}").read_bytes()
 
     output = tmp_path / f"again{suffix}"
-    stops = [("append", 1, 0), ("append", 1, 0), ("append", 3, 6), ("skip", 1, 6), ("finish", 1, len(TEXTS))]
+    stops = [("append", 1, 0), ("append", 1, 0), ("append", 3, 6), ("skip", 1, 6), ("vectors", 1, len(TEXTS))]
     for method, calls, rows in [*stops, ("write_vectors", 1, len(TEXTS))]:
-        owner = vector_files if method == "write_vectors" else partial.PartialVectors
+        owner = embed_command if method == "write_vectors" else partial.PartialVectors
         with monkeypatch.context() as patch:
             interrupted(patch, method, calls, owner)
             status, _, err = run(capsys, "embed", file, "--output", output, *options)
@@ -250,11 +282,35 @@ def test_a_damaged_or_busy_partial_run(stopped, capsys, tmp_path):
             status, _, err = run(capsys, *stopped)
         assert status == 1
         assert "another process" in err
-    (folder / "vectors.npy").write_bytes(b"")
+    state = (folder / "state.json").read_text()
+    for damaged in ("", "[]", '{"rows": "x"}', state[:-20], state.replace('"rows": 6', '"rows": 7')):
+        (folder / "state.json").write_text(damaged)
+        status, out, err = run(capsys, *stopped)
+        assert (status, out) == (2, "")
+        assert "a.npy.partial is damaged (" in err
+        assert "Give --restart to begin anew." in err
+    (folder / "state.json").unlink()  # as if it had been killed before the first chunk
     status, _, err = run(capsys, *stopped)
-    assert status == 0
+    assert status == 0, err
     assert "going on" not in err
     assert np.load(tmp_path / "a.npy").shape == (len(TEXTS), 32)
+
+
+def test_other_ranges_are_other_settings(file, capsys, tmp_path, monkeypatch):
+    """However many dimensions there are: NumPy shortens what it prints of large arrays."""
+    ranges = np.stack([np.full(704, -9.0), np.full(704, 9.0)])  # 22 poolings, each 32 wide
+    np.save(tmp_path / "ranges.npy", ranges)
+    poolings = ",".join(["mean", "max"] * 11)
+    options = ("--pooling", poolings, "--precision", "int8", "--ranges", tmp_path / "ranges.npy", "--chunk-size", 3)
+    arguments = ("embed", file, "--output", tmp_path / "a.npy", *options)
+    with monkeypatch.context() as patch:
+        interrupted(patch, "append", 2)
+        assert run(capsys, *arguments)[0] == 130
+    ranges[1, 300] = 8
+    np.save(tmp_path / "ranges.npy", ranges)
+    status, _, err = run(capsys, *arguments)
+    assert status == 1
+    assert "ranges was" in err
 
 
 def test_trimmed_texts_are_one_warning(capsys, tmp_path):
@@ -274,10 +330,10 @@ def test_the_model_may_have_changed(stopped, capsys, monkeypatch):
     other = BertTrend(V4, sequence_length=None, truncate=True, trainable=False)
     variable = other.encoder.weights[0]
     variable.assign(variable + 1)
-    monkeypatch.setattr(models, "load_layer", lambda arguments: other)
+    monkeypatch.setattr(embed_command, "load_layer", lambda arguments: other)
     status, _, err = run(capsys, *stopped)
     assert status == 1
-    assert "'model'" in err
+    assert "model was" in err
 
 
 def test_main_is_what_the_script_calls():

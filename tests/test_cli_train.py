@@ -1,5 +1,6 @@
 """`keras-bert-trend train`, `predict` and `compare`: labelled texts to a classifier, and its classes by name."""
 
+import contextlib
 import io
 import json
 import os
@@ -11,7 +12,7 @@ import pytest
 
 from keras_bert_trend.cli import classifier
 from keras_bert_trend.cli.models import layer_of, load_keras_model
-from keras_bert_trend.cli.reading import Input, read_labelled
+from keras_bert_trend.cli.reading import TextFile, read_labelled
 from tests.common import V4
 from tests.test_cli import run
 
@@ -65,7 +66,7 @@ def test_train_writes_everything(trained):
     assert np.trace(metrics["validation"]["confusion"]) == 16
     assert "56 rows to train on, 16 to validate, 3 classes" in printed
     assert "macro F1" in printed
-    assert said.count("\n") == 6, "a line for each epoch"
+    assert said.count("\n") == 7, "a line for the guessed header, and one for each epoch"
 
 
 @pytest.mark.parametrize("part", ["", "model.keras", "saved_model"])
@@ -157,18 +158,25 @@ def test_an_interrupted_training_leaves_nothing(labelled, capsys, tmp_path, monk
     ("content", "message"),
     [
         ("", "has no rows"),
-        ("a\tx\na\ty\n", "has one class only, 'a'"),
+        ("a\tx\na\ty\n", "has only one class, 'a'"),
         ("a\tx\na\ty\nb\tz\nb\tz\n", "The class 'b' has fewer than two different texts"),
-        ("a\tx\na\n", "line 2: 1 columns"),
-        ("a\tx\n\ty\na\tx\n", "row 2: the label is empty"),
+        ("a\tx\na\n", "line 2 has 1 columns"),
+        ("a\tx\n\ty\na\tx\n", "row 2 has an empty label"),
     ],
 )
 def test_data_that_cannot_be_trained_on(content, message, capsys, tmp_path):
     (tmp_path / "a.tsv").write_text(content)
     status, out, err = run(capsys, "train", tmp_path / "a.tsv", "--output", tmp_path / "m", *OPTIONS)
-    assert (status, out) == (1, "")
+    assert (status, out) == (2, "")
     assert message in err
     assert os.listdir(tmp_path) == ["a.tsv"]
+
+
+def test_a_label_that_is_not_a_number_is_refused(capsys, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"label": 0, "text": "x"}\n{"label": NaN, "text": "y"}\n')
+    status, out, err = run(capsys, "compare", tmp_path / "a.jsonl", "--model", V4)
+    assert (status, out) == (2, "")
+    assert "a.jsonl, line 2, field 'label' is nan, a missing value. Give a text, or remove the line." in err
 
 
 @pytest.mark.parametrize(
@@ -183,7 +191,10 @@ def test_data_that_cannot_be_trained_on(content, message, capsys, tmp_path):
 )
 def test_headers(content, columns, header, count, tmp_path):
     (tmp_path / "a.tsv").write_text(content)
-    assert len(read_labelled(Input(str(tmp_path / "a.tsv"), "tsv", columns, header))) == count
+    guessed = content.startswith("label") and header is None
+    context = pytest.warns(UserWarning, match="--no-header if it is a text") if guessed else contextlib.nullcontext()
+    with context:
+        assert len(read_labelled(TextFile(str(tmp_path / "a.tsv"), "tsv", columns, header))) == count
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -215,7 +226,9 @@ def test_scores():
 def test_compare_prints_a_table_and_writes_data(labelled, capsys, tmp_path):
     options = ("--model", V4, "--pooling", "mean,cls", "--folds", 3, "--seed", 1)
     status, out, err = run(capsys, "compare", labelled, *options, "--output", tmp_path / "a.json")
-    assert (status, err) == (0, "")
+    assert status == 0
+    assert err.startswith("keras-bert-trend: warning: the first line of ")
+    assert err.count("\n") == 1
     data = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert {row["pooling"] for row in data["poolings"]} == {"mean", "cls", "majority class"}
     assert (data["folds"], data["seed"], data["texts"]) == (3, 1, 72)

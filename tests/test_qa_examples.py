@@ -202,7 +202,7 @@ def test_question_type_end_to_end(tmp_path, run, monkeypatch):
     monkeypatch.setattr(training, "serve_in_fresh_process", lambda *arguments: calls.append(arguments))
     arguments = ("--data", QUESTION_SAMPLE, *TINY, "--pooling", "mean", "--output", tmp_path / "kinds")
     printed = run(question_type, *arguments)
-    assert "46 questions, 0 of them there twice" in printed
+    assert "46 questions, 0 of them repeated" in printed
     assert re.search(r"^question type macro-F1: [01]\.\d{3}$", printed, flags=re.MULTILINE)
     labels = ",".join(question_type.CLASSES)
     served = (tmp_path / "kinds", "--labels", labels, *question_type.QUESTIONS)

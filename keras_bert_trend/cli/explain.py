@@ -1,20 +1,23 @@
-"""`keras-bert-trend explain`: which words trend pooling chooses in a text, and what comes of it."""
+"""`keras-bert-trend explain`: which words trend pooling chooses in a text, and the vector that follows."""
 
 from __future__ import annotations
 
 import argparse
 import html
 import json
+from typing import get_args
 
 from keras_bert_trend.cli.models import load_layer
-from keras_bert_trend.cli.options import PICTURES, add_model_options, output_suffix, refuse_existing
+from keras_bert_trend.cli.options import add_model_options
+from keras_bert_trend.cli.output import PICTURES, add_output_options, check_output, write_result
+from keras_bert_trend.cli.reading import check_unicode
 from keras_bert_trend.cli.start import import_tensorflow
-from keras_bert_trend.cli.writing import write_shown
+from keras_bert_trend.pooling.names import Measure, Reading, Unit
 
-HELP = "what trend pooling sees in a text"
+HELP = "show what trend pooling sees in a text"
 DESCRIPTION = """\
-Show which words trend pooling chooses in a text, by which attention, and what vector comes of it: a table, or, with
---output, the same as text (.txt), a web page (.html), a picture (.png, .svg, .pdf; the extra `plot`) or data (.json).
+Show which words trend pooling chooses in a text, by which attention, and the vector that follows: a table, or, with
+--output, the same as text (.txt), web page (.html), picture (.png, .svg, .pdf; needs the extra `plot`) or data (.json).
 """
 EPILOG = """\
 examples:
@@ -26,34 +29,28 @@ _SUFFIXES = (".txt", ".html", ".json", *PICTURES)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the sub-command's arguments."""
     parser.add_argument("text", metavar="TEXT", help="the text")
-    parser.add_argument("--output", metavar="FILE", help=f"one of {', '.join(_SUFFIXES)} (default: a table, printed)")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
+    add_output_options(parser, "FILE", f"one of {', '.join(_SUFFIXES)} (default: print a table)")
     group = parser.add_argument_group("trend pooling (default: the model's own, else as published)")
-    group.add_argument("--reading", choices=("published", "layers", "all"), help="which rows of attention are read")
-    group.add_argument("--unit", choices=("token", "word"), help="what competes: tokens, or words of several pieces")
-    group.add_argument("--measure", choices=("log_ratio", "asinh", "difference"), help="how change is measured")
+    group.add_argument("--reading", choices=get_args(Reading), help="which rows of attention are read")
+    group.add_argument("--unit", choices=get_args(Unit), help="what competes: tokens, or words of several pieces")
+    group.add_argument("--measure", choices=get_args(Measure), help="how change is measured")
     add_model_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Explain; see the module."""
-    suffix = output_suffix(arguments.output, _SUFFIXES)
-    refuse_existing(arguments)
+    suffix = check_output(arguments, _SUFFIXES)
+    text = check_unicode(arguments.text, "TEXT")
     import_tensorflow(arguments.debug)
     from keras_bert_trend.inspection.explanation import explain
 
     chosen = {name: getattr(arguments, name) for name in ("reading", "unit", "measure")}
-    explanation = explain(arguments.text, load_layer(arguments), **chosen)
-    if not arguments.output:
-        print(explanation)
-        return
-    write_shown(explanation, arguments, suffix, _as_text)
-    print(f"wrote {arguments.output}")
+    write_result(arguments, suffix, explain(text, load_layer(arguments), **chosen), _to_text)
+    if arguments.output:
+        print(f"wrote {arguments.output}")
 
 
-def _as_text(explanation, suffix: str) -> str:
+def _to_text(explanation, suffix: str) -> str:
     if suffix == ".json":
         return json.dumps(explanation.to_dict(), ensure_ascii=False) + "\n"
     if suffix == ".html":

@@ -1,4 +1,4 @@
-"""`keras-bert-trend import`: any handle to local SavedModels with TF Hub's interface."""
+"""`keras-bert-trend import`: any handle to local SavedModels with TF Hub's interfaces."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import sys
 
 from keras_bert_trend._utils import complete_or_nothing
 from keras_bert_trend.cli.models import keras_file, load_layer
-from keras_bert_trend.cli.options import add_text_source_options, positive, refuse_existing
+from keras_bert_trend.cli.options import add_vocabulary_options, positive
+from keras_bert_trend.cli.output import add_output_options, check_output
 from keras_bert_trend.cli.start import import_tensorflow
 
-HELP = "any BERT to a local folder for TF Hub"
+HELP = "write any BERT to a local folder, for TF Hub"
 DESCRIPTION = """\
-Write DIR/encoder and DIR/preprocessing: SavedModels with TF Hub's interfaces of text encoders and of their
-preprocessing, for `hub.load`, and as a handle of this package. A model that brings no vocabulary, and is given none,
-has no preprocessing. Of a `.keras` file, or what `train` wrote, the fine-tuned encoder is written.
+Write DIR/encoder and DIR/preprocessing: SavedModels with the interfaces of TF Hub's text encoders and their
+preprocessing, for `hub.load`, and as handles of this package. A model without a vocabulary has no preprocessing, unless
+--vocabulary gives one. Of a `.keras` file, or a folder written by `train`, the fine-tuned encoder is written.
 """
 EPILOG = """\
 examples:
@@ -26,22 +27,19 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the sub-command's arguments."""
     parser.add_argument("model", metavar="HANDLE", help="the model")
-    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace DIR")
+    add_output_options(parser, "DIR", "the folder to write", required=True)
     parser.add_argument(
         "--sequence-length",
         type=positive,
         metavar="N",
-        help="tokens the preprocessing pads and trims to (default: 128)",
+        help="the tokens that the preprocessing pads and trims to (default: 128)",
     )
-    add_text_source_options(parser)
+    add_vocabulary_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Import; see the module."""
-    refuse_existing(arguments)
+    check_output(arguments)
     import_tensorflow(arguments.debug)
     encoder, preprocessor = _load(arguments)
     with complete_or_nothing(arguments.output, arguments.overwrite) as folder:
@@ -54,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     if preprocessor is not None:
         print(os.path.join(arguments.output, "preprocessing"))
     else:
-        print("The model brings no vocabulary: there is no preprocessing. --vocabulary gives one.", file=sys.stderr)
+        print("The model has no vocabulary, so there is no preprocessing. Give one with --vocabulary.", file=sys.stderr)
 
 
 def _load(arguments: argparse.Namespace):

@@ -1,4 +1,4 @@
-"""`keras-bert-trend info`: what a handle holds."""
+"""`keras-bert-trend info`: what a model is."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from keras_bert_trend.cli.models import KERAS_FILE, keras_file, layer_of, load_keras_model, read_trained
 from keras_bert_trend.cli.start import import_tensorflow
 
-HELP = "what a model is"
+HELP = "describe a model"
 DESCRIPTION = """\
-Print a model's architecture, the number of its parameters, its vocabulary and casing, and where it was read from. Of
-what `train` wrote also the classes and the scores.
+Print a model's architecture, the number of its parameters, its vocabulary and casing, and where it was read from; for a
+folder written by `train` also the classes and the scores.
 """
 EPILOG = """\
 examples:
@@ -26,13 +26,11 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the sub-command's arguments."""
     parser.add_argument("model", metavar="HANDLE", help="the model")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Describe; see the module."""
     import_tensorflow(arguments.debug)
     path = keras_file(arguments.model)
     facts = _of_source(arguments.model) if path is None else _of_keras_file(path)
@@ -63,20 +61,10 @@ def _of_source(handle: str) -> dict[str, Any]:
     return {
         "origin": source.origin,
         "parameters": sum(map(math.prod, source.config.weight_shapes().values())),
-        "vocabulary": _vocabulary(source.vocabulary),
+        "vocabulary": None if source.vocabulary is None else _described(source.vocabulary),
         "lower case": source.lower_case,
         "architecture": source.config.to_dict(),
     }
-
-
-def _vocabulary(vocabulary) -> str | None:
-    if vocabulary is None:
-        return None
-    from keras_bert_trend.preprocessing import SentencePieceVocabulary, as_vocabulary
-
-    vocabulary = as_vocabulary(vocabulary)
-    kind = "SentencePiece pieces" if isinstance(vocabulary, SentencePieceVocabulary) else "WordPiece tokens"
-    return f"{len(vocabulary):,} {kind}"
 
 
 def _of_keras_file(path: str) -> dict[str, Any]:
@@ -86,7 +74,7 @@ def _of_keras_file(path: str) -> dict[str, Any]:
         "origin": path,
         "parameters": model.count_params(),
         "parameters of the encoder": layer.encoder.count_params(),
-        "vocabulary": _vocabulary(layer.preprocessor.vocabulary),
+        "vocabulary": _described(layer.preprocessor.vocabulary),
         "lower case": layer.preprocessor.lower_case,
         "pooling": layer.pooling.name,
         "embedding width": layer.embedding_dim,
@@ -95,3 +83,11 @@ def _of_keras_file(path: str) -> dict[str, Any]:
     if os.path.basename(path) == KERAS_FILE:
         facts |= read_trained(os.path.dirname(path))
     return facts
+
+
+def _described(vocabulary) -> str:
+    from keras_bert_trend.preprocessing import SentencePieceVocabulary, as_vocabulary
+
+    vocabulary = as_vocabulary(vocabulary)
+    kind = "SentencePiece pieces" if isinstance(vocabulary, SentencePieceVocabulary) else "WordPiece tokens"
+    return f"{len(vocabulary):,} {kind}"

@@ -1,4 +1,4 @@
-"""From what `--model` and its like name to a layer: a handle, a `.keras` file, or a folder that `train` wrote."""
+"""From what `--model` names to a layer: a handle, a `.keras` file, or a folder written by `train`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
     from keras_bert_trend.layer import BertTrend
 
+#: What a folder written by `train` holds.
 KERAS_FILE, SAVED_MODEL, METRICS_FILE, LABELS_FILE = "model.keras", "saved_model", "metrics.json", "labels.json"
 CONFUSION_FILE = "confusion_matrix.png"
 
 
 def keras_file(path: str) -> str | None:
-    """Return the `.keras` file that a path stands for, a trained folder's too; `None` for another handle."""
+    """Return `path`, or the file in the folder `path`, if it is a `.keras` file; `None` for any other handle."""
     if path.endswith(".keras"):
         return path
     inside = os.path.join(path, KERAS_FILE)
@@ -28,15 +29,12 @@ def load_keras_model(path: str) -> keras.Model:
     """Load a `.keras` file to run it, not to train it.
 
     Raises:
-        ValueError: there is none, or it cannot be loaded.
+        ValueError: if there is no such file, or it cannot be loaded.
     """
     import keras
 
-    import keras_bert_trend.layer
-    import keras_bert_trend.optimizers  # noqa: F401  (both register what the file may hold)
-
     if not os.path.isfile(path):
-        raise ValueError(f"{path} is no file.")
+        raise ValueError(f"{path} is not a file.")
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # a damaged zip, another version's configuration: Keras raises many things
@@ -44,10 +42,10 @@ def load_keras_model(path: str) -> keras.Model:
 
 
 def layer_of(model: Any, path: str) -> BertTrend:
-    """Return the first `BertTrend` of a model.
+    """Return the first `BertTrend` layer of a model that was loaded from `path`.
 
     Raises:
-        ValueError: there is none that takes texts.
+        ValueError: if no such layer takes texts.
     """
     from keras_bert_trend.layer import BertTrend
 
@@ -57,30 +55,31 @@ def layer_of(model: Any, path: str) -> BertTrend:
     raise ValueError(f"{path} has no BertTrend layer that takes texts.")
 
 
-def load_layer(arguments: argparse.Namespace, **options) -> BertTrend:
-    """Return the layer that `--model`, `--vocabulary` and `--lower-case` stand for.
-
-    Args:
-        arguments: with those options.
-        **options: for `BertTrend`, where it is made anew.
-    """
+def load_layer(arguments: argparse.Namespace) -> BertTrend:
+    """Return the layer that `--model`, `--vocabulary` and `--lower-case` name."""
     from keras_bert_trend.layer import BertTrend
 
     path = keras_file(arguments.model)
     if path is not None:
         return layer_of(load_keras_model(path), path)
-    options = {"sequence_length": None, "truncate": True, "trainable": False, **options}
-    return BertTrend(arguments.model, vocabulary=arguments.vocabulary, lower_case=arguments.lower_case, **options)
+    return BertTrend(
+        arguments.model,
+        sequence_length=None,
+        truncate=True,
+        trainable=False,
+        vocabulary=arguments.vocabulary,
+        lower_case=arguments.lower_case,
+    )
 
 
 def read_labels(path: str) -> tuple[list[str] | None, int]:
-    """Return the names of a trained model's classes (`None` where they are not stored) and how many texts a row has.
+    """Return the names of a trained model's classes (`None` if they are not stored) and the number of texts in a row.
 
     Args:
-        path: the folder that `train` wrote, or the `.keras` file or the SavedModel in it.
+        path: str. The folder written by `train`, or the `.keras` file or SavedModel in it.
 
     Raises:
-        ValueError: there is nothing at `path`.
+        ValueError: if there is nothing at `path`.
     """
     if not os.path.exists(path):
         raise ValueError(f"{path} does not exist.")
@@ -94,7 +93,7 @@ def read_labels(path: str) -> tuple[list[str] | None, int]:
 
 
 def read_trained(folder: str) -> dict[str, Any]:
-    """Return what `train` noted down of a model: its classes and its scores."""
+    """Return the classes and the scores of a model that `train` wrote."""
     facts: dict[str, Any] = {"classes": read_labels(folder)[0]}
     metrics = os.path.join(folder, METRICS_FILE)
     if os.path.isfile(metrics):

@@ -1,4 +1,4 @@
-"""Splitting labelled rows, and scoring classes; needs the extra `compare`."""
+"""Labelled rows split, and predicted classes scored. Needs the extra `compare`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from keras_bert_trend.cli.options import UsageError
+
 try:
-    import matplotlib  # noqa: F401  (rather missed now than after the training)
+    import matplotlib  # noqa: F401  (if it is missing, say so before training)
     from sklearn import metrics, model_selection
 except ImportError as error:
     raise ImportError('This needs scikit-learn and matplotlib: pip install "keras_bert_trend[compare]".') from error
 
 
 def split(rows: Sequence[tuple[str, ...]], share: float, seed: int) -> tuple[list, list]:
-    """Split rows of a label and texts into two parts, the same share of every class.
+    """Split rows of a label and texts into a training and a validation part, with the same share of every class.
 
-    Rows with the same texts stay together (with the class that the first has), so that nothing is validated on what was
-    trained on.
+    Rows with the same texts, counted with the class of the first, stay together: no text is in both parts.
+
+    Args:
+        rows: sequence of tuples. A label, and one or two texts.
+        share: float. The share of the validation part.
+        seed: int. The seed of the draw.
 
     Raises:
-        ValueError: a class has a single text, or a part would be too small to have every class.
+        UsageError: if a class has a single text.
+        ValueError: if a part would be too small to have every class.
     """
     label_of: dict[tuple[str, ...], str] = {}
     for row in rows:
@@ -28,7 +35,10 @@ def split(rows: Sequence[tuple[str, ...]], share: float, seed: int) -> tuple[lis
     counts = Counter(label_of.values())
     single = [label for label in {row[0] for row in rows} if counts[label] < 2]
     if single:
-        raise ValueError(f"The class {single[0]!r} has fewer than two different texts: it cannot be split.")
+        raise UsageError(
+            f"The class {single[0]!r} has fewer than two different texts, so it cannot be split. Add texts, or leave "
+            "the class out."
+        )
     _, held_out = model_selection.train_test_split(
         list(label_of), test_size=share, random_state=seed, stratify=list(label_of.values())
     )
@@ -37,12 +47,12 @@ def split(rows: Sequence[tuple[str, ...]], share: float, seed: int) -> tuple[lis
 
 
 def score(true: Sequence[int], predicted: Sequence[int], names: Sequence[str]) -> dict[str, Any]:
-    """Return accuracy, macro F1, and precision, recall, F1 and support of every class; 0 where undefined.
+    """Return the accuracy, the macro F1, the scores of each class (0 if undefined), and the confusion matrix.
 
     Args:
-        true: class indices.
-        predicted: class indices.
-        names: the classes' names.
+        true: sequence of int. The class of each text, an index into `names`.
+        predicted: sequence of int. The predicted class of each text.
+        names: sequence of str. The names of the classes.
     """
     indices = range(len(names))
     columns = metrics.precision_recall_fscore_support(true, predicted, labels=indices, zero_division=0)
@@ -59,7 +69,7 @@ def score(true: Sequence[int], predicted: Sequence[int], names: Sequence[str]) -
 
 
 def table(scores: dict[str, Any]) -> str:
-    """Return the scores as lines for a terminal."""
+    """Return the scores as a table for a terminal."""
     width = max(len("macro F1"), *(len(name) for name in scores["classes"]))
     lines = [f"{'class':{width}}  precision  recall     F1  texts"]
     for name, row in scores["classes"].items():
@@ -72,7 +82,7 @@ def table(scores: dict[str, Any]) -> str:
 
 
 def draw_confusion(scores: dict[str, Any]):
-    """Return a `matplotlib.figure.Figure` of the confusion matrix: a row for every true class."""
+    """Return a `matplotlib.figure.Figure` of the confusion matrix, with a row for each true class."""
     import numpy as np
     from matplotlib.figure import Figure
 

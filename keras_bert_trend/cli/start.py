@@ -1,4 +1,4 @@
-"""How the command starts: TensorFlow's chatter kept off the terminal, warnings as one line each."""
+"""A quiet start: nothing of TensorFlow's log on the terminal, and one line for each warning."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_start(debug: bool) -> Iterator[None]:
-    """Run a sub-command with warnings that are one line on stderr, and with TensorFlow as quiet as errors allow.
+    """Print each warning as one line on stderr, and silence TensorFlow.
 
     Args:
-        debug: leave everything as it is.
+        debug: bool. Whether to leave everything as it is.
     """
     if debug:
         yield
         return
-    # TensorFlow's C++ log, where it is not imported yet. Its "errors" are about missing GPUs and CPU features: what
-    # fails comes as an exception.
+    # TensorFlow's C++ log, if TensorFlow is not imported yet. It logs missing GPUs and CPU features as errors; what
+    # really fails raises an exception.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", category=UserWarning)
-        warnings.filterwarnings("ignore", "pkg_resources is deprecated")  # said by tensorflow_hub to nobody here
+        warnings.filterwarnings("ignore", "pkg_resources is deprecated")  # by tensorflow_hub
         warnings.showwarning = _show_in_one_line
         yield
 
 
 def import_tensorflow(debug: bool) -> None:
-    """Import TensorFlow and its text ops before anything else does; what it says meanwhile is shown only if it fails.
+    """Import TensorFlow and its text ops before anything else does, and show what they print only if that fails.
 
-    Before its log is set up, TensorFlow prints to file descriptor 2 whatever the log level is, and complains as an
-    error that there is no GPU when it first looks for one.
+    Until its log is set up, TensorFlow prints to file descriptor 2 at any log level. It logs an error when it first
+    looks for a GPU and finds none.
 
     Args:
-        debug: let it say everything.
+        debug: bool. Whether to let TensorFlow print.
     """
     if debug or "tensorflow" in sys.modules:
         return
@@ -54,7 +54,7 @@ def import_tensorflow(debug: bool) -> None:
 
 @contextlib.contextmanager
 def _kept_stderr() -> Iterator[None]:
-    """Send file descriptor 2 to a file, and print that if an exception comes."""
+    """Send file descriptor 2 to a file, and print the file if an exception is raised."""
     sys.stderr.flush()
     try:
         terminal = os.dup(2)

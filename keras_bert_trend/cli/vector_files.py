@@ -4,113 +4,117 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
-from keras_bert_trend.cli.partial import PartialVectors, npy_blocks, npy_header, npy_shape
+from keras_bert_trend.cli.partial import PartialVectors
 
-#: suffix → whether the file holds the texts too
+#: Suffix → whether the file holds the texts too.
 SUFFIXES = {".npy": False, ".npz": False, ".parquet": True, ".jsonl": True}
 _TEXT_NAMES = ("text", "pair")
-_ROW_GROUP = 4096
 
 
-def quantize_file(vectors_file: str) -> tuple[str, np.ndarray]:
-    """Write float32 vectors as int8, each dimension cut into steps between the least and greatest value of all.
-
-    Returns:
-        The new file's path, and the least and greatest values `(2, dim)`, float32.
-    """
-    from keras_bert_trend.embedding.vectors import quantized
-
-    shape, dtype = npy_shape(vectors_file)
-    least, greatest = np.full(shape[1], np.inf, dtype), np.full(shape[1], -np.inf, dtype)
-    for block in npy_blocks(vectors_file):
-        least, greatest = np.minimum(least, block.min(axis=0)), np.maximum(greatest, block.max(axis=0))
-    ranges = np.stack([least, greatest]) if shape[0] else np.zeros((2, shape[1]), dtype)
-    path = f"{vectors_file}.int8"
-    with open(path, "wb") as file:
-        file.write(npy_header(np.int8, shape))
-        for block in npy_blocks(vectors_file):
-            file.write(quantized(block, "int8", ranges).tobytes())
-    return path, ranges
-
-
-def write_vectors(suffix: str, partial: PartialVectors, vectors_file: str, extra: Mapping[str, np.ndarray]) -> str:
-    """Write complete vectors as a file of this format, inside the partial run's folder.
+def write_vectors(suffix: str, partial: PartialVectors, quantize: bool) -> str:
+    """Write the vectors of a complete run to a file in the run's folder, and return its path.
 
     Args:
-        suffix: one of `SUFFIXES`.
-        partial: the run, finished.
-        vectors_file: the `.npy` file with the vectors.
-        extra: further arrays, which only `.npz` has room for.
-
-    Returns:
-        The path of what was written, to be renamed.
+        suffix: str. One of `SUFFIXES`.
+        partial: `PartialVectors`. The run.
+        quantize: bool. Whether to turn the float32 vectors into int8, 255 steps between the least and the greatest
+            value of each dimension. A `.npz` file keeps these values as `ranges`, float32 `(2, dim)`.
     """
-    path = os.path.join(partial.folder, "output")
-    write: Callable = {".npy": _write_npy, ".npz": _write_npz, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[
-        suffix
-    ]
-    write(path, partial, vectors_file, extra)
+    path = partial.path("output")
+    vectors = _Vectors(partial, _ranges(partial) if quantize else None)
+    {".npy": _write_npy, ".npz": _write_npz, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[suffix](path, vectors)
     return path
 
 
-def _write_npy(path, partial, vectors_file, extra) -> None:
-    os.replace(vectors_file, path)
+@dataclass
+class _Vectors:
+    """The rows of a run, as they are written: in float32, or quantised to int8 if `ranges` are given."""
+
+    partial: PartialVectors
+    ranges: np.ndarray | None
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.partial.dtype if self.ranges is None else np.dtype(np.int8)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        from keras_bert_trend.embedding.vectors import quantized
+
+        for block in self.partial.vectors():
+            yield block if self.ranges is None else quantized(block, "int8", self.ranges)
+
+    def blocks_with_texts(self) -> Iterator[tuple[list[list[str]], np.ndarray]]:
+        texts = self.partial.texts()
+        for block in self.blocks():
+            yield list(itertools.islice(texts, len(block))), block
 
 
-def _write_npz(path, partial, vectors_file, extra) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        # Without a time of its own, so that the same vectors are the same file.
-        with open(vectors_file, "rb") as source, _member(archive, "embeddings") as target:
-            shutil.copyfileobj(source, target, 2**20)
-        for name, array in extra.items():
-            with _member(archive, name) as target:
-                np.lib.format.write_array(target, array)
+def _ranges(partial: PartialVectors) -> np.ndarray:
+    """Return the least and the greatest value of each dimension, `(2, dim)`; zeros without rows."""
+    if not partial.rows:
+        return np.zeros((2, partial.dim), partial.dtype)
+    extremes = [np.stack([block.min(axis=0), block.max(axis=0)]) for block in partial.vectors()]
+    least, greatest = np.stack(extremes, axis=1)
+    return np.stack([least.min(axis=0), greatest.max(axis=0)])
 
 
-def _member(archive: zipfile.ZipFile, name: str):
-    return archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)
+def _write_npy(path: str, vectors: _Vectors) -> None:
+    open_memmap(path, "w+", vectors.dtype, (vectors.partial.rows, vectors.partial.dim))
+    start = 0
+    for block in vectors.blocks():
+        # Mapped anew for each block: what a map has read or written counts as the process's memory.
+        open_memmap(path)[start : start + len(block)] = block
+        start += len(block)
 
 
-def _write_jsonl(path, partial, vectors_file, extra) -> None:
+def _write_npz(path: str, vectors: _Vectors) -> None:
+    arrays = {"embeddings": vectors.partial.path("embeddings.npy")}
+    _write_npy(arrays["embeddings"], vectors)
+    if vectors.ranges is not None:
+        arrays["ranges"] = vectors.partial.path("ranges.npy")
+        np.save(arrays["ranges"], vectors.ranges)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, file in arrays.items():
+            # A `ZipInfo` without a time: the same vectors give the same file.
+            member = archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)
+            with open(file, "rb") as source, member:
+                shutil.copyfileobj(source, member, 2**20)
+
+
+def _write_jsonl(path: str, vectors: _Vectors) -> None:
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for texts, block in _blocks(partial, vectors_file):
+        for texts, block in vectors.blocks_with_texts():
             for text, vector in zip(texts, block, strict=True):
                 names = json.dumps(dict(zip(_TEXT_NAMES, text, strict=False)), ensure_ascii=False)
                 # `str` of a float32 is the shortest number that reads back the same; `tolist` would double its length.
                 file.write(f'{names[:-1]}, "embedding": [{", ".join(map(str, vector))}]}}\n')
 
 
-def _write_parquet(path, partial, vectors_file, extra) -> None:
+def _write_parquet(path: str, vectors: _Vectors) -> None:
     pa, parquet = import_pyarrow()
-    names = _TEXT_NAMES[: partial.settings["texts per row"]]
-    (_, dim), dtype = npy_shape(vectors_file)
-    kind = pa.list_(pa.from_numpy_dtype(dtype), dim)
-    schema = pa.schema([*((name, pa.string()) for name in names), ("embedding", kind)])
+    names = _TEXT_NAMES[: vectors.partial.settings["texts per row"]]
+    embedding = pa.list_(pa.from_numpy_dtype(vectors.dtype), vectors.partial.dim)
+    schema = pa.schema([*((name, pa.string()) for name in names), ("embedding", embedding)])
     with parquet.ParquetWriter(path, schema) as writer:
-        for texts, block in _blocks(partial, vectors_file):
+        for texts, block in vectors.blocks_with_texts():
             columns = [pa.array([text[i] for text in texts], pa.string()) for i in range(len(names))]
-            vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), block.shape[1])
-            writer.write_table(pa.Table.from_arrays([*columns, vectors], schema=schema))
-
-
-def _blocks(partial: PartialVectors, vectors_file: str) -> Iterator[tuple[list[list[str]], np.ndarray]]:
-    texts = partial.texts()
-    for block in npy_blocks(vectors_file, _ROW_GROUP):
-        yield list(itertools.islice(texts, len(block))), block
+            embeddings = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), block.shape[1])
+            writer.write_table(pa.Table.from_arrays([*columns, embeddings], schema=schema))
 
 
 def import_pyarrow():
-    """Return PyArrow and its module for Parquet.
+    """Return `pyarrow` and `pyarrow.parquet`.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: if PyArrow is not installed.
     """
     try:
         import pyarrow

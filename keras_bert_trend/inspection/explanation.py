@@ -16,7 +16,7 @@ from keras_bert_trend.inspection.batch import EncodedBatch, TokenizedText, Word,
 from keras_bert_trend.inspection.drawing import ROLE_COLOURS, aligned, draw_explanation, largest, one_line, to_json
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import Pooling, TrendPooling
-from keras_bert_trend.pooling.trend import Aggregation, Measure, Reading, Unit
+from keras_bert_trend.pooling.names import Aggregation, Measure, Reading, Unit
 from keras_bert_trend.preprocessing.vocabulary import PUNCTUATION
 
 if TYPE_CHECKING:

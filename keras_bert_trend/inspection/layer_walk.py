@@ -15,7 +15,7 @@ from keras_bert_trend.inspection.batch import TokenizedText, Word, as_layer, as_
 from keras_bert_trend.inspection.drawing import aligned, draw_layer_walk, one_line, shortened, to_json
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import hidden_states
-from keras_bert_trend.pooling.trend import Unit
+from keras_bert_trend.pooling.names import Unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

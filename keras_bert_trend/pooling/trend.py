@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -11,12 +11,8 @@ from keras import ops
 
 from keras_bert_trend.encoder.ops import wide_dtype
 from keras_bert_trend.pooling.base import Needs, Pooling
+from keras_bert_trend.pooling.names import Aggregation, Measure, Reading, Unit
 from keras_bert_trend.preprocessing.vocabulary import CONTINUATION, PUNCTUATION, SPECIAL
-
-Reading = Literal["published", "layers", "all"]
-Measure = Literal["log_ratio", "asinh", "difference"]
-Aggregation = Literal["anchor_related", "attention"]
-Unit = Literal["token", "word"]
 
 #: Smallest magnitude a hidden state counts with in the log ratio's *gradient*, 1/H, which would overflow otherwise (a
 #: LayerNorm with a gain of 1e-33 makes such states: MiniLM has two). The value is the published one whatever H is.
