@@ -1,60 +1,137 @@
-"""What the documents say is what happens: README's code runs, its commands are CI's, docstrings' examples hold."""
+"""What the documents say is what happens: the pages' code runs, their commands parse, docstrings' examples hold."""
 
 import doctest
+import functools
 import importlib
+import importlib.util
+import inspect
 import os
 import re
 import subprocess
 import sys
+import tempfile
 
+import keras
+import numpy as np
 import pytest
 
 import keras_bert_trend
+from keras_bert_trend.cli import build_parser, main
+from tests import pages
 from tests.common import ROOT
+from tests.pages import PAGES, README
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+IMAGES = ROOT / "docs" / "images"
+RUN = [page for page in PAGES if pages.python_blocks(page)]
+
+
+# Python on the pages
+
+
+@pytest.fixture
+def eager_training(monkeypatch):
+    """Run training steps eagerly: tracing one takes longer than everything else on a page."""
+    compile_model = keras.Model.compile
+    eagerly = functools.wraps(compile_model)(lambda *args, **kwargs: compile_model(*args, run_eagerly=True, **kwargs))
+    monkeypatch.setattr(keras.Model, "compile", eagerly)
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+def test_the_python_on_the_pages_runs(page, minilm_installed, eager_training, monkeypatch, tmp_path_factory):
+    pytest.importorskip("sklearn", reason="the extra compare is not installed")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
+    monkeypatch.chdir(folder := tmp_path_factory.mktemp("page"))
+    pages.run(page, folder)
+
+
+def test_every_python_block_runs_or_is_marked_as_another_librarys():
+    assert set(pages.CHECKS) <= {page.name for page in RUN}
+    for page in PAGES:
+        others = [block.info for block in pages.blocks(page) if "python" in block.info and block.info != "python"]
+        assert all(".other" in info and "title=" in info for info in others), (page.name, others)
+
+
+# Commands on the pages
 
 
 def test_ci_runs_the_readmes_test_command():
-    (command,) = (line for line in README.split("\n") if line.endswith("-m pytest"))
+    (command,) = (line for line in README.read_text(encoding="utf-8").split("\n") if line.endswith("-m pytest"))
     assert command in (ROOT / ".ci" / "run").read_text().split("\n")
     assert command in (ROOT / "CONTRIBUTING.md").read_text().split("\n")
 
 
-def test_the_readmes_python_runs(minilm_installed, tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 11
-    checks = """
-assert seen["attention_scores"][0].shape == (1, 12, 16, 16)
-assert seen["attention_received"].shape == (1, 6, 12, 16)
-assert seen["encoder_outputs"][3].shape == seen["embedding_output"].shape == (1, 16, 384)
-assert seen["sentence_embedding"].shape == (1, 384)
-assert (explanation.anchor.text, explanation.related.text) == ("want", "i")
-assert (word, start, end, vector.shape) == ("bank", 22, 26, (50,))
-assert heads.attention.shape == (6, 12, len(heads.tokens), len(heads.tokens))
-assert vectors.shape == (3, 384) and chunk.shape == (2, 384)
-assert set(comparison.scores) == {"mean", "cls", "mean + trend", "majority class"}
-assert [weight.path for weight in mixed.trainable_weights] == [mixed.pooling.mix.path]
-cosines = similarity(vectors)
-assert cosines[0, 2] > cosines[0, 1]
-"""
-    script = tmp_path / "readme.py"
-    script.write_text("\n".join(blocks) + checks)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+def test_the_commands_on_the_pages_are_understood():
+    parsed = set()
+    for page in PAGES:
+        for words in pages.commands(page):
+            if words[:1] == ["keras-bert-trend"]:
+                parsed.add(build_parser().parse_args(words[1:]).command)
+            for word in words:
+                assert not word.startswith("examples/") or (ROOT / word).exists(), (page.name, word)
+    assert parsed == {"embed", "explain", "compare", "train", "predict", "import", "info"}
+
+
+@pytest.mark.parametrize("name", ["explain", "info"])
+def test_quick_commands_run(name, minilm_installed, monkeypatch, tmp_path, capsys):
+    (command,) = (
+        words[1:]
+        for words in pages.commands(ROOT / "docs" / "shell.md")
+        if words[:2] == ["keras-bert-trend", name] and not {"--output", "--model"} & set(words)
     )
-    assert result.returncode == 0, result.stderr[-4000:]
-    assert (tmp_path / "spam.keras").is_file()
-    for name in ("apple.png", "head.png", "heads.png", "attention.html", "poolings.png"):
-        assert (tmp_path / name).is_file()
-    for folder in ("spam_saved_model", "my_bert", "my_preprocessing"):
-        assert (tmp_path / folder / "saved_model.pb").is_file()
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 0
+    assert {"explain": "anchor        'want'", "info": "30,522"}[name] in capsys.readouterr().out
 
 
-def test_the_readme_names_every_pooling():
-    table = README[README.index("## Poolings") : README.index("The **anchor**")]
-    assert set(keras_bert_trend.POOLING_NAMES) <= set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE))
+# The pages
+
+
+def test_the_readme_is_short_and_speaks_of_what_everyone_has():
+    text = README.read_text(encoding="utf-8")
+    assert text.count("\n") <= 200
+    assert "../shared" not in text
+
+
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "poolings.md"], ids=lambda page: page.name)
+def test_every_pooling_is_in_the_tables(page):
+    named = re.findall(r"^\| `(\w+)` \|", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert set(keras_bert_trend.POOLING_NAMES) <= set(named)
+
+
+def test_every_public_name_is_in_the_api_reference():
+    listed = re.findall(r"^::: keras_bert_trend\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(set(keras_bert_trend.__all__) - {"__version__"})
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    build = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert build.returncode == 0, build.stderr[-4000:]
+    nav = (ROOT / "mkdocs.yml").read_text()
+    assert all(page.name in nav for page in PAGES if page != README)
+
+
+def test_the_pictures_are_drawn_by_the_code(minilm_installed, tmp_path):
+    pytest.importorskip("sklearn", reason="the extra compare is not installed")
+    spec = importlib.util.spec_from_file_location("make_pictures", ROOT / "docs" / "make_pictures.py")
+    make_pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_pictures)
+    layer = keras_bert_trend.BertTrend("minilm", pooling="trend", trainable=False)
+    make_pictures.draw_figures(layer, tmp_path)
+    drawn = {path.name for path in tmp_path.iterdir()} | {"attention_page.png"}  # the one that takes a browser
+    shown = {name for page in PAGES for name in re.findall(r"images/(\S+?\.png)", page.read_text(encoding="utf-8"))}
+    assert drawn == shown == {path.name for path in IMAGES.iterdir()}
+    assert sum(path.stat().st_size for path in IMAGES.iterdir()) < 800_000
+
+
+# Docstrings
 
 
 @pytest.mark.parametrize(
@@ -76,17 +153,12 @@ def test_docstring_examples(module, request):
     if module not in ("encoder.bert_encoder", "preprocessing.preprocessor", "pooling.base"):
         request.getfixturevalue("minilm_installed")
     module = importlib.import_module(f"keras_bert_trend.{module}")
-    import keras
-    import numpy
-
-    results = doctest.testmod(module, extraglobs={"keras": keras, "np": numpy})
+    results = doctest.testmod(module, extraglobs={"keras": keras, "np": np})
     assert results.attempted > 0
     assert results.failed == 0
 
 
 def test_every_public_name_has_a_docstring_that_names_its_arguments():
-    import inspect
-
     for name in keras_bert_trend.__all__:
         thing = getattr(keras_bert_trend, name)
         if inspect.isclass(thing):
