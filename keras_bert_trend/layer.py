@@ -142,7 +142,7 @@ class BertTrend(keras.layers.Layer):
         if handle is not None:
             # Nothing else uses this encoder: a pooler that nobody reads would only be a weight without a gradient.
             encoder.train_pooler = return_all or self.pooling.needs.pooled_output
-            encoder.trainable = self.trainable
+            self.trainable = trainable is not False  # of all three parts
         # Whoever gives a layer instead of a name has chosen it; a loaded `BertTrend` is made with layers too.
         trains_bert = self.trainable and encoder.trainable
         if trains_bert and not isinstance(pooling, Pooling) and _has_published_trend(self.pooling):
@@ -222,6 +222,19 @@ class BertTrend(keras.layers.Layer):
         if skip_padding:
             embedding.set_shape((texts, self.embedding_dim))
         return embedding
+
+    def enable_lora(
+        self, rank: int, lora_alpha: float | None = None, target: Sequence[str] = ("query", "value")
+    ) -> None:
+        """Train low-rank updates of BERT's kernels instead of BERT itself; see `BertEncoder.enable_lora`.
+
+        Args:
+            rank: int. The rank of the updates.
+            lora_alpha: float or `None`. Defaults to `rank`.
+            target: list of str. What to adapt. Defaults to `("query", "value")`.
+        """
+        self.encoder.enable_lora(rank, lora_alpha, target)
+        self.trainable = True
 
     def _pool(self, outputs, inputs):
         return self.pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])

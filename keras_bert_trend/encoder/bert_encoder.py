@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_bert_trend._utils import check_count
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.encoder.embeddings import BertEmbeddings
+from keras_bert_trend.encoder.lora import check_targets
 from keras_bert_trend.encoder.ops import attach_mask, dense, is_concrete, is_placeholder, wide_dtype
 from keras_bert_trend.encoder.rows import RealTokens
 from keras_bert_trend.encoder.transformer_block import TransformerBlock
@@ -105,6 +107,7 @@ class BertEncoder(keras.layers.Layer):
         self.trainable_layers = trainable_layers
         self._train_pooler = train_pooler
         self.rematerialize = rematerialize
+        self._lora: dict[str, Any] | None = None
 
         self._values_follow = weights is not None
         options = {"values_follow": self._values_follow, "dtype": self.dtype_policy}
@@ -183,14 +186,58 @@ class BertEncoder(keras.layers.Layer):
         """Whether there is a pooler with weights, and they train now."""
         return self.config.pooler == "tanh" and self.pooler_kernel.trainable
 
+    def enable_lora(
+        self, rank: int, lora_alpha: float | None = None, target: Sequence[str] = ("query", "value")
+    ) -> None:
+        """Train low-rank updates of some kernels instead of BERT itself, as `keras.layers.Dense.enable_lora`.
+
+        `x W` becomes `x W + (α / r) · (x A) B` in every block that trains, with `A` Gaussian and `B` zero at first;
+        everything else of the encoder is frozen. Saving and exporting merge the updates into the kernels; a `.keras`
+        file that is loaded goes on with new updates, from zero.
+
+        Source: Hu et al. 2021 (arXiv:2106.09685), §4.
+
+        Args:
+            rank: int. The rank `r` of the updates.
+            lora_alpha: float or `None`. `α`; defaults to `rank`.
+            target: list of str. What to adapt, out of `"query"`, `"key"`, `"value"`, `"attention_output"`,
+                `"intermediate"` and `"output"`. Defaults to the paper's `("query", "value")`.
+
+        Raises:
+            ValueError: if an argument is none of these, or LoRA is enabled already.
+        """
+        check_count("rank", rank)
+        if lora_alpha is not None and not (isinstance(lora_alpha, int | float) and lora_alpha > 0):
+            raise ValueError(f"`lora_alpha` must be a positive number or None, got {lora_alpha!r}.")
+        target = check_targets(target)
+        if self._lora is not None:
+            raise ValueError(f"LoRA is enabled already, with {self._lora}.")
+        self._lora = {"rank": int(rank), "lora_alpha": float(lora_alpha or rank), "target": list(target)}
+        for block in self.blocks[self._frozen_blocks :]:
+            block.enable_lora(**self._lora)
+        self.trainable = True
+        self._freeze_parts()
+
+    @property
+    def _frozen_blocks(self) -> int:
+        """How many blocks from below `trainable_layers` keeps frozen."""
+        if self.trainable_layers is None or self.config.share_layers:
+            return 0
+        return self.config.num_layers - self.trainable_layers
+
     def _freeze_parts(self) -> None:
         if self.config.pooler == "tanh":
             self.pooler_kernel.trainable = self.pooler_bias.trainable = self.trainable and self._train_pooler
         if self.trainable_layers is not None:
             for block in self.blocks[: self.config.num_layers - self.trainable_layers]:
                 block.trainable = False
-        if self.freeze_embeddings or self.trainable_layers is not None:
+        if self.freeze_embeddings or self.trainable_layers is not None or self._lora is not None:
             self.embeddings.trainable = False
+        if self._lora is not None:
+            if self.config.pooler == "tanh":
+                self.pooler_kernel.trainable = self.pooler_bias.trainable = False
+            for block in self.blocks if self.trainable else ():
+                block.freeze_all_but_lora()
 
     def call(
         self,
@@ -359,8 +406,10 @@ class BertEncoder(keras.layers.Layer):
         Query, key and value come apart again, as `(hidden, hidden)` kernels and `(hidden,)` biases.
         """
         weights: dict[str, np.ndarray] = {}
-        for variable, weight in self._weight_table():
-            weights |= values_in(variable, weight)
+        for layer, weight in self._weight_table():
+            variable = getattr(layer, weight.attribute)
+            value = layer.merged_value(variable) if isinstance(layer, TransformerBlock) else variable.value
+            weights |= values_in(value, weight)
         return weights
 
     def set_named_weights(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -374,8 +423,8 @@ class BertEncoder(keras.layers.Layer):
             ValueError: a name is missing or unknown, a shape does not fit, or an array holds NaN or infinity.
         """
         _check_names(weights, self.config.weight_shapes())
-        for variable, weight in self._weight_table():
-            fill(variable, weight, weights)
+        for layer, weight in self._weight_table():
+            fill(getattr(layer, weight.attribute), weight, weights)
 
     def export_text_encoder(self, path: str | os.PathLike, preprocessor=None, *, overwrite: bool = False) -> None:
         """Write a SavedModel with TF Hub's interface of text encoders: a fine-tuned encoder goes back to the ecosystem.
@@ -399,11 +448,11 @@ class BertEncoder(keras.layers.Layer):
         )
         write_text_encoder(os.fspath(path), self.config, self.named_weights(), vocabulary, lower_case, overwrite)
 
-    def _weight_table(self) -> Iterator[tuple[keras.Variable, Weight]]:
-        """Yield every variable with its row in the weight table."""
+    def _weight_table(self) -> Iterator[tuple[keras.layers.Layer, Weight]]:
+        """Yield every row of the weight table, with the layer that it is of."""
         for layer, weights in zip([self.embeddings, *self.blocks, self], self.config.weight_parts(), strict=True):
             for weight in weights:
-                yield getattr(layer, weight.attribute), weight
+                yield layer, weight
 
     def _parts_trainable(self) -> dict[str, bool]:
         """Return whether the embeddings and each block train."""
@@ -419,14 +468,19 @@ class BertEncoder(keras.layers.Layer):
             "train_pooler": self.train_pooler,
             "rematerialize": self.rematerialize,
             "parts_trainable": self._parts_trainable(),
+            "lora": self._lora,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> BertEncoder:
         """Rebuild the encoder, and freeze the parts that were frozen one by one."""
         config = dict(config)
-        parts = config.pop("parts_trainable", {})  # files written by version 0.1 have none
+        parts, lora = config.pop("parts_trainable", {}), config.pop("lora", None)  # version 0.1 wrote neither
         encoder = cls(**config)
+        if lora is not None:
+            trainable = encoder.trainable
+            encoder.enable_lora(**lora)
+            encoder.trainable = trainable
         for part in (encoder.embeddings, *encoder.blocks):
             if parts.get(part.name, part.trainable) != part.trainable:
                 part.trainable = parts[part.name]

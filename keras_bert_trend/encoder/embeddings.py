@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_bert_trend.encoder.config import BertConfig
-from keras_bert_trend.encoder.ops import dense, layer_norm
+from keras_bert_trend.encoder.ops import dense, layer_norm, refuse_to_quantize
 from keras_bert_trend.encoder.variables import add_weights
 
 
@@ -32,6 +32,10 @@ class BertEmbeddings(keras.layers.Layer):
         normal = keras.initializers.TruncatedNormal(stddev=self.config.initializer_range)
         add_weights(self, self.config.embedding_weights(), lambda: normal, self._values_follow)
         self.built = True
+
+    def quantize(self, mode=None, **kwargs) -> None:
+        """Refuse: see `refuse_to_quantize`."""
+        refuse_to_quantize(mode)
 
     @property
     def _is_projected(self) -> bool:

@@ -160,3 +160,12 @@ def attach_mask(states, input_mask) -> None:
     from keras.src.backend.common.masking import set_keras_mask  # Keras has no public name for it
 
     set_keras_mask(states, ops.cast(input_mask, "bool"))
+
+
+def refuse_to_quantize(mode: str | None) -> None:
+    """Raise `ValueError`: Keras would quantize the head and leave BERT in float32 without a word."""
+    raise ValueError(
+        f"BERT cannot be quantized to {mode!r} here: quantize({mode!r}) would change the other layers alone. Use "
+        'dtype="mixed_bfloat16" for less memory and time, embed(precision="int8") for smaller vectors, or '
+        "model.quantize(filters=…) with a pattern that leaves BERT's layers out."
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_bert_trend.encoder.config import BertConfig
-from keras_bert_trend.encoder.ops import activation, dense, layer_norm, wide_dtype
+from keras_bert_trend.encoder.lora import TARGETS, LowRank, low_rank_product, merged
+from keras_bert_trend.encoder.ops import activation, dense, layer_norm, refuse_to_quantize, wide_dtype
 from keras_bert_trend.encoder.rows import AllPositions, in_whole_vectors
 from keras_bert_trend.encoder.variables import add_weights
 
@@ -54,6 +56,8 @@ class TransformerBlock(keras.layers.Layer):
         self.config = config
         self.rematerialize = rematerialize
         self._values_follow = values_follow
+        self.lora_targets: tuple[str, ...] = ()
+        self.lora_scale = 1.0
         self.attention_seeds = keras.random.SeedGenerator() if config.attention_dropout else None
         self.hidden_seeds = keras.random.SeedGenerator() if config.hidden_dropout else None
 
@@ -116,24 +120,97 @@ class TransformerBlock(keras.layers.Layer):
             (query,) = self._project(rows, chosen_tokens, chosen, "q")
             key, value = self._project(tokens.rows(x), tokens, x, "kv")
         probabilities, context = self._attend(query, key, value, input_mask, dropout)
-        attended = dense(chosen_tokens.rows(context), self.attention_kernel, self.attention_bias)
+        attended = self._dense(chosen_tokens.rows(context), "attention")
         rows = rows + dropout(attended, 1)
         rows = layer_norm(rows, self.attention_gamma, self.attention_beta, config.layer_norm_epsilon, training)
 
-        inner = activation(dense(rows, self.inner_kernel, self.inner_bias), config.hidden_act)
-        rows = rows + dropout(dense(inner, self.output_kernel, self.output_bias), 2)
+        inner = activation(self._dense(rows, "inner"), config.hidden_act)
+        rows = rows + dropout(self._dense(inner, "output"), 2)
         rows = layer_norm(rows, self.output_gamma, self.output_beta, config.layer_norm_epsilon, training)
         return chosen_tokens.spread(rows, chosen), probabilities
 
+    def _dense(self, rows, name: str, thirds: Sequence[int] = (0, 1, 2)):
+        """Return one of the block's dense layers of the rows; of query, key and value those wanted, side by side."""
+        kernel, bias = getattr(self, f"{name}_kernel"), getattr(self, f"{name}_bias")
+        if len(thirds) < 3:
+            width = self.config.hidden_size
+            columns = slice(thirds[0] * width, (thirds[-1] + 1) * width)
+            kernel, bias = kernel[:, columns], bias[columns]
+        result = dense(rows, kernel, bias)
+        updates = self._updates_of(f"{name}_kernel")
+        return result + low_rank_product(rows, updates, thirds, self.lora_scale) if updates else result
+
+    def enable_lora(self, rank: int, lora_alpha: float, target: Sequence[str]) -> None:
+        """Add low-rank updates; see `BertEncoder.enable_lora`."""
+        self._tracker.unlock()  # as Keras's own layers do for the same purpose
+        for name in target:
+            attribute, third = TARGETS[name]
+            rows, columns = getattr(self, attribute).shape
+            gaussian = keras.initializers.RandomNormal(stddev=rows**-0.5)
+            columns = columns if third is None else columns // 3
+            a = self.add_weight((rows, rank), gaussian, name=f"{name}_lora_a")
+            b = self.add_weight((rank, columns), "zeros", name=f"{name}_lora_b")
+            setattr(self, f"{name}_lora_a", a)
+            setattr(self, f"{name}_lora_b", b)
+        self._tracker.lock()
+        self.lora_targets = tuple(target)
+        self.lora_scale = lora_alpha / rank
+
+    def _updates_of(self, *attributes: str) -> list[LowRank]:
+        return [
+            LowRank(getattr(self, f"{name}_lora_a"), getattr(self, f"{name}_lora_b"), TARGETS[name][1])
+            for name in self.lora_targets
+            if TARGETS[name][0] in attributes
+        ]
+
+    def _all_updates(self) -> list[LowRank]:
+        return self._updates_of(*(attribute for attribute, _ in TARGETS.values()))
+
+    def _lora_variables(self) -> set[int]:
+        return {id(variable) for update in self._all_updates() for variable in (update.a, update.b)}
+
+    def freeze_all_but_lora(self) -> None:
+        """Let nothing but the low-rank updates train."""
+        for variable in self.weights:
+            variable.trainable = id(variable) in self._lora_variables()
+
+    def merged_value(self, variable: keras.Variable):
+        """Return a variable's value, a kernel's with its low-rank updates."""
+        for attribute in {attribute for attribute, _ in TARGETS.values()}:
+            if variable is getattr(self, attribute):
+                return merged(variable.value, self._updates_of(attribute), self.lora_scale)
+        return variable.value
+
+    def _base_variables(self) -> list[keras.Variable]:
+        own = self._lora_variables()
+        return [variable for variable in self.weights if id(variable) not in own]
+
+    def save_own_variables(self, store) -> None:
+        """Save the weights, low-rank updates merged into them: a file is the same with and without."""
+        for number, variable in enumerate(self._base_variables()):
+            store[str(number)] = ops.convert_to_numpy(self.merged_value(variable))
+
+    def load_own_variables(self, store) -> None:
+        """Load the weights; low-rank updates start anew, from zero."""
+        variables = self._base_variables()
+        if len(store.keys()) != len(variables):
+            raise ValueError(
+                f"Layer {self.name!r} has {len(variables)} weights, but {len(store.keys())} were saved for it."
+            )
+        for number, variable in enumerate(variables):
+            variable.assign(store[str(number)])
+        for update in self._all_updates():
+            update.b.assign(ops.zeros_like(update.b))
+
+    def quantize(self, mode=None, **kwargs) -> None:
+        """Refuse: see `refuse_to_quantize`."""
+        refuse_to_quantize(mode)
+
     def _project(self, rows, tokens, like, roles: str) -> list:
         """Return the query, key or value of the rows, by one product: `(batch, heads, tokens, size)` for each role."""
-        config, width = self.config, self.config.hidden_size
-        kernel, bias = self.qkv_kernel, self.qkv_bias
-        if roles != "qkv":
-            begin = "qkv".index(roles) * width
-            columns = slice(begin, begin + len(roles) * width)
-            kernel, bias = kernel[:, columns], bias[columns]
-        projected = tokens.spread(dense(rows, kernel, bias), like)
+        config = self.config
+        thirds = ["qkv".index(role) for role in roles]
+        projected = tokens.spread(self._dense(rows, "qkv", thirds), like)
         batch, length, _ = ops.shape(projected)
         apart = ops.reshape(projected, (batch, length, len(roles), config.num_heads, config.head_size))
         return ops.unstack(ops.transpose(apart, (2, 0, 3, 1, 4)))

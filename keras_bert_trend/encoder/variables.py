@@ -68,9 +68,9 @@ def fill(variable: keras.Variable, weight: Weight, values: Mapping[str, Any]) ->
     variable.assign(arrays[0] if len(arrays) == 1 else ops.concatenate(arrays, axis=-1))
 
 
-def values_in(variable: keras.Variable, weight: Weight) -> dict[str, np.ndarray]:
-    """Return a variable's published values: name → array."""
-    array = ops.convert_to_numpy(variable.value)
+def values_in(value, weight: Weight) -> dict[str, np.ndarray]:
+    """Return the published values in a variable's value: name → array."""
+    array = ops.convert_to_numpy(value)
     return dict(zip(weight.names, np.split(array, len(weight.names), axis=-1), strict=True))
 
 
