@@ -8,8 +8,8 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-#: What may be adapted, in the words of google-research/bert: target → the block's kernel that holds it, and which of its
-#: columns: third 0, 1 or 2 of the shared query-key-value kernel, or `None` for all.
+#: What may be adapted, in the words of google-research/bert: target → the kernel of a block that holds it, and which
+#: of its columns: third 0, 1 or 2 of the shared query-key-value kernel, or `None` for all.
 TARGETS: dict[str, tuple[str, int | None]] = {
     "query": ("qkv_kernel", 0),
     "key": ("qkv_kernel", 1),
