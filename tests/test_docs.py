@@ -64,12 +64,12 @@ def test_the_readme_names_every_pooling():
         "preprocessing.preprocessor",
         "layer",
         "pooling.base",
-        "embed",
-        "explain",
-        "words",
-        "attention",
-        "layer_walk",
-        "compare",
+        "embedding.embed",
+        "inspection.explanation",
+        "inspection.word_vectors",
+        "inspection.attention_map",
+        "inspection.layer_walk",
+        "evaluation.comparison",
     ],
 )
 def test_docstring_examples(module, request):
