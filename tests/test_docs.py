@@ -141,12 +141,12 @@ def test_the_pictures_are_drawn_by_the_code(minilm_installed, tmp_path):
         "preprocessing.preprocessor",
         "layer",
         "pooling.base",
-        "embed",
-        "explain",
-        "words",
-        "attention",
-        "layer_walk",
-        "compare",
+        "embedding.embed",
+        "inspection.explanation",
+        "inspection.word_vectors",
+        "inspection.attention_map",
+        "inspection.layer_walk",
+        "evaluation.comparison",
     ],
 )
 def test_docstring_examples(module, request):
