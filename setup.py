@@ -15,6 +15,9 @@ PARQUET = ["pyarrow>=15"]
 EXAMPLES = ["rank-bm25>=0.2.2", *COMPARE]
 NOTEBOOK = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.10"]
 TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "jax[cpu]>=0.4.34", "pandas>=2", *NOTEBOOK]
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
+CHECK = ["basedpyright>=1.20", "build>=1.2", "mypy>=1.11", "twine>=6.1"]
+URL = "https://github.com/keras-bert-trend/keras_bert_trend"
 
 setup(
     name="keras_bert_trend",
@@ -22,17 +25,23 @@ setup(
     description="A Keras 3 layer that opens BERT up: every hidden state, every attention score, trend-vector pooling.",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="keras_bert_trend developers",
     license="Apache-2.0",
+    url=URL,
+    project_urls={"Source": URL, "Issues": f"{URL}/issues", "Changelog": f"{URL}/blob/main/CHANGELOG.md"},
+    keywords="bert keras tensorflow embeddings pooling attention interpretability nlp tf-hub",
+    package_dir={"": "."},  # an editable install is then a path that editors understand
     packages=find_packages(include=["keras_bert_trend", "keras_bert_trend.*"]),
-    package_data={"keras_bert_trend": ["py.typed", "inspection/*.html"]},
+    package_data={"": ["py.typed", "*.html"]},
     entry_points={"console_scripts": ["keras-bert-trend=keras_bert_trend.cli:main"]},
     python_requires=">=3.10",
     install_requires=[
-        "tensorflow>=2.21,<2.22",
-        "tensorflow-text>=2.21.1,<2.22",  # 2.21.0 does not import: undefined ICU symbol
+        "tensorflow>=2.18",
+        # Each release asks for TensorFlow of its own minor version. 2.21.0 does not import: undefined ICU symbol.
+        "tensorflow-text>=2.18,!=2.21.0",
         "tensorflow-hub>=0.16.1",
-        "setuptools<81",  # tensorflow-hub imports pkg_resources, which later releases no longer have
-        "keras>=3.13",
+        "setuptools<82",  # tensorflow-hub imports pkg_resources, which later releases no longer have
+        "keras>=3.8",
         "numpy",
         "rich",  # the progress bar of downloads; Keras has it anyway
         "safetensors",
@@ -46,6 +55,8 @@ setup(
         "parquet": PARQUET,
         "examples": EXAMPLES,
         "test": TEST,
+        "docs": DOCS,
+        "check": CHECK,
         "dev": [*MINILM, *EXAMPLES, *PARQUET, *TEST, "ruff>=0.8"],
     },
     classifiers=[
@@ -58,5 +69,6 @@ setup(
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
     ],
 )

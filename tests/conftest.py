@@ -6,6 +6,13 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast this machine is proves nothing, and fixtures of a module are shared on purpose.
+settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("untimed")
 
 
 def pytest_collection_finish(session) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_bert_trend import (
@@ -82,7 +82,7 @@ def test_equals_the_layer_on_single_texts(name, layer, alone, vocabulary):
     np.testing.assert_allclose(vectors, np.concatenate(expected), atol=tolerance, rtol=0)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10)
 @given(
     texts=st.lists(st.one_of(st.text(max_size=40), st.integers(0, 70).map(text_of)), max_size=10),
     batch_size=st.integers(1, 5),

@@ -58,13 +58,13 @@ texts_of_all_kinds = st.lists(
 
 
 @given(st.lists(texts_of_all_kinds, min_size=1, max_size=20), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_texts(texts, lower_case):
     check(TOKENS, [text.encode() for text in texts], lower_case)
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=20), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_bytes_that_are_no_text(texts, lower_case):
     check(TOKENS, texts, lower_case)
 
@@ -76,7 +76,7 @@ pieces = st.text(alphabet="abé中'.-#", max_size=4)
     st.lists(st.one_of(pieces, pieces.map("##{}".format), st.sampled_from(["a\u00a0b", "\ue000", "a b", " "]))),
     st.lists(st.text(alphabet="abé中'.-# \u00a0\ue000", max_size=20), min_size=1, max_size=10),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_odd_vocabularies(tokens, texts):
     """With tokens that no text can give, with characters that are spaces to one tokenizer and letters to the other."""
     check(list(dict.fromkeys([*SPECIAL, *tokens])), [text.encode() for text in texts], lower_case=False)

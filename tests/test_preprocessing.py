@@ -169,7 +169,7 @@ def test_casing_of_a_vocabulary():
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=8), st.integers(0, 60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_round_robin_against_taking_turns(lengths, budget):
     def take_turns(first, second):
         kept = [0, 0]

@@ -136,7 +136,7 @@ class TestPrintedNumbers:
 @given(
     hnp.arrays(np.float32, (2, 24), elements=st.floats(-100, 100, width=32).filter(lambda v: v == 0 or abs(v) > 1e-6))
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_log_ratio_is_the_articles_expression(states):
     """Mixed signs, zeros of both signs, and magnitudes over eight decades."""
     first, last = states
@@ -279,7 +279,7 @@ def test_states_of_almost_nothing_have_the_published_trend_and_a_bounded_gradien
 
 
 @given(st.integers(0, 10_000), st.sampled_from(["log_ratio", "asinh", "difference"]), st.integers(1, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_padding_and_batch_order_change_nothing(seed, measure, extra):
     outputs, mask, ids = random_case(seed)
     pooling = TrendPooling(KINDS, measure=measure)
@@ -306,7 +306,7 @@ def test_padding_and_batch_order_change_nothing(seed, measure, extra):
     hnp.arrays(np.float32, (2, 16), elements=st.one_of(st.floats(-1e3, 1e3, width=32), st.sampled_from([0.0, 1e-38]))),
     st.sampled_from(["log_ratio", "asinh", "difference"]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_value_and_gradient_are_finite_for_any_states(states, measure):
     first, last = tf.Variable(states[0]), tf.Variable(states[1])
     with tf.GradientTape() as tape:

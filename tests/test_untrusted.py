@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow.core.protobuf import saved_model_pb2
 
@@ -49,7 +49,7 @@ def damages(draw, length):
 
 @pytest.mark.parametrize("fingerprint", [True, False], ids=["fingerprint", "no_fingerprint"])
 @pytest.mark.parametrize("file", FILES)
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50)
 @given(data=st.data())
 def test_a_damaged_file_never_gives_other_numbers(folder, original, file, fingerprint, data):
     source, weights = original
