@@ -1,4 +1,4 @@
-"""tf-models-official: MiniLM's weights as SavedModels, by the exporter that made TF Hub's. It takes part in no race."""
+"""tf-models-official: writes MiniLM's weights as SavedModels, with the exporter of TF Hub's models. It is not timed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from official.legacy.bert import configs
 from official.nlp.tools import export_tfhub_lib
 from safetensors.numpy import load_file
 
-from peers.adapters.base import Run
-from peers.adapters.tensorflow_base import TensorFlowAdapter
+from benchmarks.peers.base import MAX_LENGTH, Run
+from benchmarks.peers.tensorflow_base import TensorFlowAdapter
 
 #: Model Garden's names → Hugging Face's.
 NAMES = [
@@ -73,7 +73,7 @@ class Adapter(TensorFlowAdapter):
                 vocab_file=vocabulary,
                 do_lower_case=True,
                 tokenize_with_offsets=False,
-                default_seq_length=self.max_length,
+                default_seq_length=MAX_LENGTH,
             )
 
         return run
