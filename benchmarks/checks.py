@@ -16,8 +16,8 @@ SHARE_WITHIN = {"trend": 0.98, "smooth_trend": 0.98}
 class Checks:
     """Compares results that must agree. The first of a group (`Contender.check`) is the reference.
 
-    `"train"` is a group without a reference: the loss must be finite and every weight must move. `"normalized"` must
-    equal the group `"mean"` after division by the vectors' lengths.
+    The group `"normalized"` must equal `"mean"` after division by the vectors' lengths. `"train"` has no reference:
+    the loss must be finite and every weight must move.
     """
 
     def __init__(self) -> None:
@@ -26,36 +26,29 @@ class Checks:
         self.differences: dict[str, float] = {}
 
     def __call__(self, contender: Contender, path: Path) -> None:
-        """Compare the arrays in a file.
-
-        Raises:
-            ValueError: They differ from the reference, or training did not train.
-        """
+        """Compare the arrays in a file; raise `ValueError` if they differ, or if training did not train."""
         with np.load(path) as file:
             arrays = dict(file)
-        if contender.check == "train":
-            if not np.all(np.isfinite(arrays["loss"])):
-                raise ValueError(f"{contender.label}: the loss is {arrays['loss']}.")
-            if not np.all(arrays["moved"]):
-                raise ValueError(f"{contender.label}: {np.sum(~arrays['moved'])} weights did not move.")
+        name, group = contender.label, contender.check
+        if group == "train":
+            if not (np.isfinite(arrays["loss"]).all() and arrays["moved"].all()):
+                still = np.sum(~arrays["moved"])
+                raise ValueError(f"{name}: the loss is {arrays['loss']}, {still} weights did not move.")
             return
-        if contender.check == "normalized":
+        if group == "normalized":
             label, reference = self.references["mean"]
             vectors = reference["result"]
             reference = {"result": vectors / np.linalg.norm(vectors, axis=1, keepdims=True)}
         else:
-            label, reference = self.references.setdefault(contender.check, (contender.label, arrays))
-        largest = 0.0
-        for name, expected in reference.items():
-            if name not in arrays or arrays[name].shape != expected.shape:
-                got = arrays[name].shape if name in arrays else None
-                raise ValueError(f"{contender.label}: {name} has shape {got}, {label} has {expected.shape}.")
-            difference = np.abs(expected.astype(np.float64) - arrays[name])
+            label, reference = self.references.setdefault(group, (name, arrays))
+        shapes, expected = ({key: one.shape for key, one in some.items()} for some in (arrays, reference))
+        if shapes != expected:
+            raise ValueError(f"{name} returns {shapes}, {label} returns {expected}.")
+        differences = {key: np.abs(one.astype(np.float64) - arrays[key]) for key, one in reference.items()}
+        self.differences[name] = max(float(difference.max()) for difference in differences.values())
+        for key, difference in differences.items():
             within = np.mean(difference <= TOLERANCE)  # NaN is not within
-            if within < SHARE_WITHIN.get(contender.check, 1):
+            if within < SHARE_WITHIN.get(group, 1):
                 raise ValueError(
-                    f"{contender.label} differs from {label} by up to {difference.max():.1e} in {1 - within:.1%} of "
-                    f"{name!r}; {TOLERANCE:.0e} is allowed."
+                    f"{name}: {1 - within:.1%} of {key!r} differs from {label}, by up to {difference.max()}."
                 )
-            largest = max(largest, float(difference.max()))
-        self.differences[contender.label] = largest

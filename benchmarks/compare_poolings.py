@@ -31,28 +31,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--C", type=float, default=1.0, help="of the logistic regression (default: 1)")
-    parser.add_argument("--n-jobs", type=int, help="processes that fit logistic regressions")
-    parser.add_argument("--figures", type=Path, metavar="DIR", help="also draw the figures")
     options = parser.parse_args(argv)
     layer = BertTrend(options.handle, pooling="mean", sequence_length=None, truncate=True, trainable=False)
     versions = f"keras_bert_trend {__version__}, keras {keras.__version__}, scikit-learn {sklearn.__version__}"
-    print(f"{versions}; {report.machine()['cpu']}; {options.handle}, C={options.C:g}")
+    print(f"{versions}; {report.machine()}; {options.handle}, C={options.C:g}")
     for path in options.data:
         rows = [line.split("\t", 1) for line in path.read_text(encoding="utf-8").split("\n")[1:] if line]
         labels, texts = zip(*rows, strict=True)
-        result = compare_poolings(
-            texts,
-            labels,
-            layer,
-            poolings=[*POOLING_NAMES, ["mean", "smooth_trend"]],
-            folds=options.folds,
-            repeats=options.repeats,
-            C=options.C,
-            n_jobs=options.n_jobs,
-            show_progress=None,
-        )
-        print(f"\n{path.stem}\n\n{result}", flush=True)
-        if options.figures:
-            options.figures.mkdir(parents=True, exist_ok=True)
-            result.plot().savefig(options.figures / f"{path.stem}.png")
+        choice = {"poolings": [*POOLING_NAMES, ["mean", "smooth_trend"]], "folds": options.folds}
+        choice |= {"repeats": options.repeats, "C": options.C, "show_progress": None}
+        print(f"\n{path.stem}\n\n{compare_poolings(texts, labels, layer, **choice)}", flush=True)
     return 0

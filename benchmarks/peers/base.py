@@ -1,4 +1,12 @@
-"""What the adapters share: the inputs on disk, batches of texts of similar length, comparable results."""
+"""What the adapters share: the inputs on disk, batches of texts of similar length, comparable results.
+
+An adapter's methods are the tasks. Each takes the task's options and returns a function that runs the task once:
+
+    embed      strings to embeddings                states   token ids to hidden states and attention scores
+    tokenize   strings to token ids, padded         train    `fit` of all weights, on token ids or (`length`) on texts
+    encode     random token ids to embeddings       load     a SavedModel is read
+    matmul     a plain float32 matrix product       export   models are written that others read
+"""
 
 from __future__ import annotations
 
@@ -15,7 +23,7 @@ CLS, SEP = 101, 102  # of MiniLM's vocabulary, which is BERT's
 
 
 class BaseAdapter:
-    """One library. Each method is a task: it takes the task's options and returns a function that runs it once."""
+    """One library."""
 
     packages: Sequence[str] = ()
 
@@ -23,6 +31,7 @@ class BaseAdapter:
         settings = json.loads((work / "settings.json").read_text(encoding="utf-8"))
         self.work, self.threads = work, threads
         self.texts: list[str] = settings["texts"]
+        self.training_texts: list[str] = settings["training_texts"]
         self.batch_size: int = settings["batch_size"]
         self.minilm: str = settings["minilm"]
 
@@ -36,25 +45,35 @@ class BaseAdapter:
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 
-    def token_batches(self, ids: Sequence[Sequence[int]]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield (positions, ids, mask) sorted by length in tokens, padded to each batch's longest."""
-        for places in self.batches([len(one) for one in ids]):
-            yield places, *pad([ids[i] for i in places])
+    def hugging_face_tokenizer(self, length: int = MAX_LENGTH):
+        """Return MiniLM's tokenizer of the library `tokenizers`, trimming but not padding."""
+        from tokenizers import Tokenizer
 
-    def state_ids(self) -> list[np.ndarray]:
-        """Return the batches of token ids of the task `states`; 0 is padding."""
-        with np.load(self.work / "ids.npz") as arrays:
-            return [arrays[name] for name in arrays.files]
+        tokenizer = Tokenizer.from_file(f"{self.minilm}/tokenizer.json")
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(length)
+        return tokenizer
 
-    def training_ids(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return ids `(examples, length)` without padding, and labels `(examples, 1)`, float32."""
-        with np.load(self.work / "train.npz") as arrays:
-            return arrays["ids"], arrays["labels"]
+    def over_tokens(self, encode) -> Run:
+        """Tokenise all texts in one call, on all cores; call `encode(ids, mask)` on batches sorted by length."""
+        tokenizer = self.hugging_face_tokenizer()
 
-    def training_messages(self) -> tuple[list[str], np.ndarray]:
-        """Return as many texts, in the file's order, as `training_ids` has examples; and the labels."""
-        _, labels = self.training_ids()
-        return [self.texts[i % len(self.texts)] for i in range(len(labels))], labels
+        def run():
+            ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(self.texts)]
+            batches = self.batches([len(one) for one in ids])
+            return in_order((places, encode(*pad([ids[i] for i in places]))) for places in batches)
+
+        return run
+
+    def arrays(self, name: str) -> list[np.ndarray]:
+        """Return the arrays that `ours.export` wrote.
+
+        Args:
+            name: str. `"states"`: batches of token ids, padded with 0. `"train"`: ids `(examples, T)` without padding,
+                and float32 labels `(examples, 1)`.
+        """
+        with np.load(self.work / f"{name}.npz") as arrays:
+            return [arrays[key] for key in arrays.files]
 
 
 def in_order(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -76,7 +95,7 @@ def mean_of_tokens(hidden, mask):
 
 
 def of_real_tokens(states: np.ndarray, scores: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Return states `(L, B, T, H)` and scores `(L, B, N, query, key)` with zeros for padding.
+    """Return states `(L, B, T, H)` and scores `(L, B, N, T, T)` with zeros for padding.
 
     A model's output for padding has no meaning, and rounding may move it more than anything else.
     """

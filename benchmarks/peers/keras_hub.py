@@ -1,5 +1,7 @@
 """KerasHub's BertBackbone and BertTokenizer under the TensorFlow backend, with MiniLM's weights."""
 
+# ruff: noqa: D102  (base.py says what each method does)
+
 from __future__ import annotations
 
 import keras
@@ -23,7 +25,7 @@ class Adapter(TensorFlowAdapter):
         backbone = keras_hub.models.BertBackbone.from_preset(self.minilm)
         for layer in backbone.layers:
             if isinstance(layer, keras_hub.layers.TransformerEncoder):
-                layer._feedforward_intermediate_dense.activation = _exact_gelu
+                layer._feedforward_intermediate_dense.activation = lambda x: keras.activations.gelu(x, False)
         return backbone
 
     def tokenizer(self):
@@ -31,7 +33,6 @@ class Adapter(TensorFlowAdapter):
         return keras_hub.models.BertTokenizer(f"{self.minilm}/vocab.txt", lowercase=True)
 
     def embed(self) -> Run:
-        """Turn strings into mean embeddings, as one traced function."""
         backbone, tokenizer = self.backbone(), self.tokenizer()
 
         def encode(texts):
@@ -43,19 +44,13 @@ class Adapter(TensorFlowAdapter):
 
         return self.over_texts(tf.function(encode, input_signature=STRINGS))
 
-    def train(self, jit_compile: bool | str = "auto") -> Run:
-        """Fine-tune all weights on token ids through `compile` and `fit`."""
-        ids, labels = self.training_ids()
-        data = {name: value.numpy() for name, value in inputs_of(ids, INPUT_NAMES).items()}
-        return self._fit(data, labels, jit_compile)
-
-    def train_messages(self, length: int) -> Run:
-        """Fine-tune all weights on messages; its preprocessing layer pads them to one length."""
-        texts, labels = self.training_messages()
-        preprocess = keras_hub.models.BertTextClassifierPreprocessor(self.tokenizer(), sequence_length=length)
-        return self._fit(np.array(texts), labels, preprocess=preprocess)
-
-    def _fit(self, data, labels, jit_compile="auto", preprocess=None) -> Run:
+    def train(self, length: int | None = None, jit_compile="auto") -> Run:
+        """Fine-tune all weights, on token ids, or on texts that its preprocessing layer pads to one length."""
+        ids, labels = self.arrays("train")
+        data, preprocess = {name: value.numpy() for name, value in inputs_of(ids, INPUT_NAMES).items()}, None
+        if length:
+            data = np.array(self.training_texts)
+            preprocess = keras_hub.models.BertTextClassifierPreprocessor(self.tokenizer(), sequence_length=length)
         backbone = self.backbone()
         hidden, mask = backbone.output["sequence_output"], backbone.input["padding_mask"]
         weights = keras.ops.cast(mask, hidden.dtype)[:, :, None]
@@ -65,7 +60,3 @@ class Adapter(TensorFlowAdapter):
         pooler = {id(weight) for weight in backbone.get_layer("pooled_dense").weights}
         weights = [weight for weight in backbone.trainable_weights if id(weight) not in pooler]
         return self.fitting(model, data, labels, weights, preprocess)
-
-
-def _exact_gelu(x):
-    return keras.activations.gelu(x, approximate=False)

@@ -1,4 +1,6 @@
-"""transformers' BertModel and PyTorch, with Hugging Face's fast tokenizer."""
+"""transformers' BertModel and PyTorch, eagerly, with Hugging Face's fast tokenizer."""
+
+# ruff: noqa: D102  (base.py says what each method does)
 
 from __future__ import annotations
 
@@ -7,23 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from transformers import BertModel
 
-from benchmarks.peers.base import (
-    MAX_LENGTH,
-    BaseAdapter,
-    Run,
-    in_order,
-    mean_of_tokens,
-    of_real_tokens,
-    pad,
-    random_ids,
-)
+from benchmarks.peers.base import MAX_LENGTH, BaseAdapter, Run, mean_of_tokens, of_real_tokens, pad, random_ids
 
 
 class Adapter(BaseAdapter):
-    """PyTorch, eagerly, without gradients unless it trains."""
+    """PyTorch."""
 
     packages = ("torch", "transformers", "tokenizers")
 
@@ -35,39 +27,26 @@ class Adapter(BaseAdapter):
         """Return MiniLM for inference."""
         return BertModel.from_pretrained(self.minilm, attn_implementation=attention, dtype=torch.float32).eval()
 
-    def tokenizer(self, length: int = MAX_LENGTH) -> Tokenizer:
-        """Return MiniLM's tokenizer, trimming but not padding."""
-        tokenizer = Tokenizer.from_file(f"{self.minilm}/tokenizer.json")
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(length)
-        return tokenizer
-
     def matmul(self, size: int) -> Run:
-        """Multiply plain float32 matrices."""
         a, b = torch.rand(size, size), torch.rand(size, size)
         return lambda: (a @ b)[:1, :1]
 
     def embed(self, attention: str = "sdpa") -> Run:
-        """Turn strings into mean embeddings; all texts are tokenised in one call, which uses all cores."""
-        model, tokenizer = self.model(attention), self.tokenizer()
+        model = self.model(attention)
 
+        @torch.inference_mode()
         def encode(ids, mask):
             mask = torch.from_numpy(mask)
             hidden = model(torch.from_numpy(ids), attention_mask=mask).last_hidden_state
             return mean_of_tokens(hidden, mask.float()).numpy()
 
-        @torch.inference_mode()
-        def run():
-            ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(self.texts)]
-            return in_order((places, encode(*batch)) for places, *batch in self.token_batches(ids))
-
-        return run
+        return self.over_tokens(encode)
 
     def states(self, attention: str = "eager", everything: bool = True) -> Run:
         """Turn token ids into all hidden states and attention scores, or for comparison into the last state alone."""
         model = self.model(attention)
         flags = {"output_hidden_states": True, "output_attentions": True} if everything else {}
-        batches = [torch.from_numpy(ids.astype(np.int64)) for ids in self.state_ids()]
+        batches = [torch.from_numpy(ids.astype(np.int64)) for ids in self.arrays("states")]
 
         @torch.inference_mode()
         def run():
@@ -78,43 +57,17 @@ class Adapter(BaseAdapter):
         return run
 
     def tokenize(self, batch_size: int) -> Run:
-        """Turn strings into token ids, padded to 128; the result is the last batch."""
-        tokenizer = self.tokenizer()
+        tokenizer = self.hugging_face_tokenizer()
         tokenizer.enable_padding(length=MAX_LENGTH)
 
-        def run():
-            for start in range(0, len(self.texts), batch_size):
-                encodings = tokenizer.encode_batch_fast(self.texts[start : start + batch_size])
-                last = np.array([encoding.ids for encoding in encodings])
-            return last
+        def encode(texts):
+            return np.array([encoding.ids for encoding in tokenizer.encode_batch_fast(texts)])
 
-        return run
+        starts = range(0, len(self.texts), batch_size)
+        return lambda: [encode(self.texts[i : i + batch_size]) for i in starts][-1]
 
-    def train(self, fused: bool = True) -> Run:
-        """Fine-tune all weights on token ids."""
-        ids, labels = (torch.from_numpy(array) for array in self.training_ids())
-
-        def batches():
-            for batch, wanted in zip(ids.split(self.batch_size), labels.split(self.batch_size), strict=True):
-                yield batch, torch.ones_like(batch), wanted
-
-        return self._fit(batches, fused)
-
-    def train_messages(self, length: int, fused: bool = True) -> Run:
-        """Fine-tune all weights on messages, each batch padded to its longest, as `DataCollatorWithPadding` does."""
-        texts, labels = self.training_messages()
-        tokenizer = self.tokenizer(length)
-
-        def batches():
-            for start in range(0, len(texts), self.batch_size):
-                rows = slice(start, start + self.batch_size)
-                batch = pad([encoding.ids for encoding in tokenizer.encode_batch_fast(texts[rows])])
-                yield *map(torch.from_numpy, batch), torch.from_numpy(labels[rows])
-
-        return self._fit(batches, fused)
-
-    def _fit(self, batches, fused: bool) -> Run:
-        """Run forward, backward and AdamW over every batch, with the mean and a dense layer on top."""
+    def train(self, length: int | None = None, fused: bool = True) -> Run:
+        """Fine-tune all weights, on token ids, or on texts with batches padded to their longest."""
         bert = self.model().train()
         bert.pooler.requires_grad_(False)  # nothing reads it: it would have no gradient
         head = torch.nn.Linear(bert.config.hidden_size, 1)
@@ -122,16 +75,24 @@ class Adapter(BaseAdapter):
         before = [weight.detach().clone() for weight in weights]
         optimizer = torch.optim.AdamW([*weights, *head.parameters()], lr=1e-5, weight_decay=0.01, fused=fused)
         loss_function = torch.nn.BCEWithLogitsLoss()
+        data, labels = self.arrays("train")
+        data = self.training_texts if length else data
+        tokenizer = self.hugging_face_tokenizer(length) if length else None
+
+        def step(data, labels) -> float:
+            if tokenizer:
+                data = [encoding.ids for encoding in tokenizer.encode_batch_fast(data)]
+            ids, mask = map(torch.from_numpy, pad(data) if tokenizer else (data, np.ones_like(data)))
+            hidden = bert(ids, attention_mask=mask).last_hidden_state
+            loss = loss_function(head(mean_of_tokens(hidden, mask.float())), torch.from_numpy(labels))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            return loss.item()
 
         def run():
-            losses = []
-            for ids, mask, wanted in batches():
-                hidden = bert(ids, attention_mask=mask).last_hidden_state
-                loss = loss_function(head(mean_of_tokens(hidden, mask.float())), wanted)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.item())
+            batches = [slice(i, i + self.batch_size) for i in range(0, len(labels), self.batch_size)]
+            losses = [step(data[batch], labels[batch]) for batch in batches]
             moved = [bool((a != b).any()) for a, b in zip(before, weights, strict=True)]
             return {"loss": np.array(losses), "moved": np.array(moved)}
 
@@ -168,7 +129,6 @@ class Adapter(BaseAdapter):
             model, ids = self.model("eager"), torch.from_numpy(random_ids(3, 11))
             names = ["input_ids", "attention_mask", "token_type_ids"]
             plain, fused = str(self.work / "bert.onnx"), str(self.work / "bert_fused.onnx")
-            # The old exporter: ONNX Runtime's fusions know its graphs of BERT.
             torch.onnx.export(
                 LastState(model),
                 (ids, torch.ones_like(ids), torch.zeros_like(ids)),
@@ -177,7 +137,7 @@ class Adapter(BaseAdapter):
                 output_names=["last_hidden_state"],
                 dynamic_axes={name: {0: "batch", 1: "length"} for name in [*names, "last_hidden_state"]},
                 opset_version=17,
-                dynamo=False,
+                dynamo=False,  # ONNX Runtime's fusions know the old exporter's graphs of BERT
             )
             sizes = {"num_heads": model.config.num_attention_heads, "hidden_size": model.config.hidden_size}
             optimized = optimize_model(plain, "bert", **sizes, opt_level=1)

@@ -28,7 +28,7 @@ class TensorFlowAdapter(BaseAdapter):
         return lambda: product(a, b).numpy()[:1, :1]
 
     def over_texts(self, encode) -> Run:
-        """Call `encode`, strings to vectors, on batches sorted by characters: possible before tokenising."""
+        """Call `encode`, strings to vectors, on batches sorted by characters, as one can before tokenising."""
 
         def run():
             batches = self.batches([len(text) for text in self.texts])
@@ -39,13 +39,8 @@ class TensorFlowAdapter(BaseAdapter):
     def tokenizing(self, tokenize, batch_size: int) -> Run:
         """Tokenise all texts, `batch_size` at a time; the result is the last batch."""
         traced = tf.function(lambda texts: tokenize(texts)["input_word_ids"], input_signature=STRINGS)
-
-        def run():
-            for start in range(0, len(self.texts), batch_size):
-                last = traced(tf.constant(self.texts[start : start + batch_size]))
-            return last.numpy()
-
-        return run
+        starts = range(0, len(self.texts), batch_size)
+        return lambda: [traced(tf.constant(self.texts[i : i + batch_size])).numpy() for i in starts][-1]
 
     def fitting(self, model, data, labels, weights, preprocess=None) -> Run:
         """Run one epoch of `fit` on batches that `preprocess` maps; its result says whether every weight moved."""

@@ -1,5 +1,7 @@
 """TF Hub's way: `hub.load` of a preprocessing and an encoder SavedModel. Nothing of keras_bert_trend is imported."""
 
+# ruff: noqa: D102  (base.py says what each method does)
+
 from __future__ import annotations
 
 import tensorflow as tf
@@ -35,9 +37,7 @@ class Adapter(TensorFlowAdapter):
         return self.over_texts(traced)
 
     def tokenize(self, batch_size: int, folder: str) -> Run:
-        """Turn strings into token ids, padded to the SavedModel's length."""
         return self.tokenizing(hub.load(str(self.work / folder)), batch_size)
 
     def load(self, folder: str) -> Run:
-        """Read a SavedModel."""
         return lambda: hub.load(str(self.work / folder))
