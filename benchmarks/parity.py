@@ -1,11 +1,9 @@
-"""How far each supported source is from what the original computed: the table in README.md.
+"""How far each supported source is from what the original computed.
 
-    python benchmarks/parity.py --fixtures ../shared/fixtures
-
-Each folder holds a SavedModel (or a checkpoint) and what its exporter's own model gave for it (`expected.npz`). All
-outputs are compared: pooled, sequence, every layer, embedding, attention. `edge` is a batch with holes in its mask and
-a row without any token; that row is apart where the mask constant is −10000, because float32 keeps only steps of 2⁻¹⁰
-of its scores. `gradient` is the largest relative difference of a weight's gradient from that of the original.
+Each folder of fixtures holds a SavedModel (or a checkpoint) and what its exporter's own model gave for it
+(`expected.npz`). All outputs are compared: pooled, sequence, every layer, embedding, attention. `edge` is a batch with
+holes in its mask and a row without any token. That row is reported apart: where the mask constant is −10000, float32
+keeps only steps of 2⁻¹⁰ of its scores. `gradient` is the largest relative difference of a weight's gradient.
 """
 
 from __future__ import annotations
@@ -21,6 +19,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import report
+from benchmarks.harness import ROOT
 from keras_bert_trend import BertEncoder, UnsupportedArchitectureError
 from keras_bert_trend.encoder import INPUT_NAMES
 
@@ -39,15 +39,17 @@ SOURCES = {
 OUTPUTS = ("pooled_output", "sequence_output", "encoder_outputs", "embedding_output", "attention_scores")
 
 
-def main() -> None:
+def main(argv: list[str]) -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fixtures", type=Path, default=Path("../shared/fixtures"))
-    fixtures = parser.parse_args().fixtures
-    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, Python {platform.python_version()}\n")
+    parser = argparse.ArgumentParser(prog="run.py parity", description=__doc__)
+    parser.add_argument("--fixtures", type=Path, default=ROOT.parent / "shared" / "fixtures", metavar="DIR")
+    fixtures = parser.parse_args(argv).fixtures
+    versions = f"TensorFlow {tf.__version__}, Keras {keras.__version__}, Python {platform.python_version()}"
+    print(f"{versions}; {report.machine()}\n")
     print("| source | status | plain | edge | row without tokens | gradient |\n|---|---|---|---|---|---|")
     for name, title in SOURCES.items():
-        print(f"| {title} | {' | '.join(measure(fixtures / name))} |")
+        print(f"| {title} | {' | '.join(measure(fixtures / name))} |", flush=True)
+    return 0
 
 
 def measure(folder: Path) -> list[str]:
@@ -83,6 +85,10 @@ def gradient_difference(encoder, model, recorded) -> float:
     """Return the largest relative difference of the gradients of a loss on `pooled_output`, over all weights."""
     original = tf.saved_model.load(model)  # this repository's own recordings: here the original has to run
     inputs = [tf.constant(recorded[name]) for name in INPUT_NAMES]
+
+    def dense(gradients):  # without those of variables that the loss does not depend on
+        return [np.array(tf.convert_to_tensor(gradient)) for gradient in gradients if gradient is not None]
+
     target = np.random.default_rng(0).normal(size=recorded["pooled_output"].shape).astype("float32")
     with tf.GradientTape() as tape:
         try:
@@ -90,13 +96,13 @@ def gradient_difference(encoder, model, recorded) -> float:
         except ValueError:  # v1 and v2 take a list and return one
             pooled = original(inputs, training=False)[0]
         loss = tf.reduce_sum(tf.square(pooled - target))
-    theirs = to_arrays(tape.gradient(loss, original.trainable_variables))
+    theirs = dense(tape.gradient(loss, original.trainable_variables))
     with tf.GradientTape() as tape:
         pooled = encoder(dict(zip(INPUT_NAMES, inputs, strict=True)), training=False)["pooled_output"]
         loss = tf.reduce_sum(tf.square(pooled - target))
-    ours = to_arrays(tape.gradient(loss, encoder.trainable_variables))
-    # Query, key and value are one variable here and three there. Which of the original's gradients belongs to which of
-    # ours is told by which is nearest; the key's bias has none (a constant added to all scores changes no softmax).
+    ours = dense(tape.gradient(loss, encoder.trainable_variables))
+    # Query, key and value are one variable here and three there. Each of the original's gradients belongs to the
+    # nearest of ours. The key's bias has none: a constant added to all scores changes no softmax.
     fused = 3 * encoder.config.hidden_size
     parts = [part for g in ours for part in (np.split(g, 3, -1) if g.shape[-1] == fused else [g])]
     largest = max(np.linalg.norm(g) for g in parts)
@@ -107,12 +113,3 @@ def gradient_difference(encoder, model, recorded) -> float:
             distance = min(np.linalg.norm(part.ravel() - gradient.ravel()) for part in same)
             worst = max(worst, distance / np.linalg.norm(gradient))
     return float(worst)
-
-
-def to_arrays(gradients) -> list[np.ndarray]:
-    """Return gradients as arrays, dense ones, without those of variables that the loss does not depend on."""
-    return [np.array(tf.convert_to_tensor(gradient)) for gradient in gradients if gradient is not None]
-
-
-if __name__ == "__main__":
-    main()

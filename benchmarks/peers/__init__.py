@@ -1,7 +1,12 @@
-"""The comparison with peers, room by room.
+"""One module per peer: how each library does what the tasks ask for."""
 
-    cli ──► tasks (what is compared) ──► harness (who runs when) ──► worker, one process a peer ──► adapters
-                                             └──► report (ratios, tables, JSON)
-
-Only a worker imports a framework, each in its own interpreter: the peers pin versions that do not fit together.
-"""
+#: peer → the environment it runs in (`requirements-….txt`); `None` is the interpreter that runs the benchmark.
+ENVIRONMENTS = {
+    "ours": None,
+    "tf_hub": None,
+    "keras_hub": "keras_hub",
+    "pytorch": "torch",
+    "sentence_transformers": "torch",
+    "onnx_runtime": "torch",
+    "model_garden": "model_garden",
+}

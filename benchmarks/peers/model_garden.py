@@ -1,10 +1,9 @@
-"""tf-models-official: MiniLM's weights as SavedModels, by the exporter that made TF Hub's. It takes part in no race."""
+"""tf-models-official: writes MiniLM's weights as SavedModels, with the exporter of TF Hub's models. It is not timed."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
@@ -13,9 +12,13 @@ from official.legacy.bert import configs
 from official.nlp.tools import export_tfhub_lib
 from safetensors.numpy import load_file
 
-from peers.adapters.base import Run
-from peers.adapters.tensorflow_base import TensorFlowAdapter
+from benchmarks.peers.base import MAX_LENGTH, Run
+from benchmarks.peers.tensorflow_base import TensorFlowAdapter
 
+SIZES = {
+    "vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12,
+    "intermediate_size": 1536, "max_position_embeddings": 512, "type_vocab_size": 2,
+}  # fmt: skip
 #: Model Garden's names → Hugging Face's.
 NAMES = [
     (r"word_embeddings/embeddings", "embeddings.word_embeddings.weight"),
@@ -42,39 +45,23 @@ class Adapter(TensorFlowAdapter):
 
         def run():
             weights = load_file(f"{self.minilm}/model.safetensors")
-            config = configs.BertConfig(
-                vocab_size=30522,
-                hidden_size=384,
-                num_hidden_layers=6,
-                num_attention_heads=12,
-                intermediate_size=1536,
-                hidden_act=lambda x: tf.nn.gelu(x, approximate=False),  # the name "gelu" is the approximation there
-                max_position_embeddings=512,
-                type_vocab_size=2,
-            )
+            # The name "gelu" is the approximation there.
+            config = configs.BertConfig(**SIZES, hidden_act=lambda x: tf.nn.gelu(x, approximate=False))
             encoder = export_tfhub_lib.get_bert_encoder(config)
             for weight in encoder.weights:
                 array = weights[_hugging_face_name(weight.name.removesuffix(":0"))]
                 array = array.T if weight.name.endswith("/kernel:0") else array
                 weight.assign(array.reshape(weight.shape))
             checkpoint = tf.train.Checkpoint(model=encoder, encoder=encoder).save(str(self.work / "official_ckpt"))
-            vocabulary = str(self.work / "vocab.txt")
-            shutil.copyfile(f"{self.minilm}/vocab.txt", vocabulary)
+            text = {"vocab_file": f"{self.minilm}/vocab.txt", "do_lower_case": True}
             export_tfhub_lib.export_model(
                 str(self.work / "encoder_official"),
-                bert_config=config,
-                model_checkpoint_path=checkpoint,
-                with_mlm=False,
-                vocab_file=vocabulary,
-                do_lower_case=True,
-            )
+                bert_config=config, model_checkpoint_path=checkpoint, with_mlm=False, **text,
+            )  # fmt: skip
             export_tfhub_lib.export_preprocessing(
                 str(self.work / "preprocessing_official"),
-                vocab_file=vocabulary,
-                do_lower_case=True,
-                tokenize_with_offsets=False,
-                default_seq_length=self.max_length,
-            )
+                tokenize_with_offsets=False, default_seq_length=MAX_LENGTH, **text,
+            )  # fmt: skip
 
         return run
 
