@@ -6,6 +6,7 @@
 Importing this package imports neither Keras nor TensorFlow: each public name is loaded on first use.
 """
 
+import sys
 from typing import TYPE_CHECKING
 
 import wrapt
@@ -136,9 +137,20 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+class _RegisteredLater:
+    """Stand for a class under its registered name until a `.keras` file asks for it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def from_config(self, config):
+        return getattr(sys.modules[__name__], self._name).from_config(config)
+
+
 @wrapt.when_imported("keras")
-def _register_classes(keras) -> None:
-    """Let Keras know every class that a `.keras` file may name: it looks them up by name and imports nothing itself."""
-    import keras_bert_trend.layer
-    import keras_bert_trend.optimizers
-    from keras_bert_trend.pooling import concat, last_layer, layer_mix, trend
+def _register_names(keras) -> None:
+    """Let Keras know the classes that a `.keras` file may name: it looks names up and imports nothing itself."""
+    known = keras.saving.get_custom_objects()
+    for name, module in _MODULES.items():
+        if name[0].isupper() and module in ("encoder", "layer", "optimizers", "pooling", "preprocessing"):
+            known.setdefault(f"{__name__}>{name}", _RegisteredLater(name))

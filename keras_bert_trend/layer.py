@@ -36,7 +36,7 @@ class BertTrend(keras.layers.Layer):
         handle: str or path. What `keras_bert_trend.sources.load_source` takes: `"minilm"`, a folder, a TF Hub URL.
             Leave it out to give `encoder` and `preprocessor` instead.
         pooling: str, `Pooling` or list of them. A name out of `keras_bert_trend.POOLING_NAMES`, a layer, or a list to
-            concatenate. Defaults to `"smooth_trend"`.
+            concatenate. Defaults to the pooling that a sentence-transformers folder names, else to `"smooth_trend"`.
         sequence_length: int, `None` or `"auto"`. The length to pad and trim texts to; `None` pads to the longest text
             of each batch; `"auto"` is 128, or the model's length if that is less. If strings come in and one vector a
             text goes out, under TensorFlow, only attention computes padding, up to the batch's longest text, and a
@@ -82,7 +82,7 @@ class BertTrend(keras.layers.Layer):
         self,
         handle: str | os.PathLike | None = None,
         *,
-        pooling: str | Pooling | Sequence[str | Pooling] = "smooth_trend",
+        pooling: str | Pooling | Sequence[str | Pooling] | None = None,
         sequence_length: int | str | None = "auto",
         max_length: int | None = None,
         truncate: bool = False,
@@ -107,6 +107,7 @@ class BertTrend(keras.layers.Layer):
             from keras_bert_trend.sources import load_source
 
             source = load_source(handle)
+            pooling = source.pooling if pooling is None else pooling
             preprocessor = _make_preprocessor(source, vocabulary, lower_case, sequence_length, max_length, truncate)
             with keras.name_scope(self.name):  # every weight's path begins with this layer's name
                 encoder = BertEncoder.from_source(
@@ -134,6 +135,7 @@ class BertTrend(keras.layers.Layer):
             _check_vocabulary(preprocessor.vocabulary, encoder)
         self.encoder = encoder
         self.preprocessor = preprocessor
+        pooling = "smooth_trend" if pooling is None else pooling
         token_kinds = None if preprocessor is None else preprocessor.vocabulary.token_kinds
         self.pooling = get_pooling(pooling, token_kinds)
         self.return_all = return_all

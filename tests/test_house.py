@@ -34,6 +34,7 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 DOORS = {
     "encoder.bert_encoder.BertEncoder.from_handle": "sources",
     "encoder.bert_encoder.BertEncoder.export_text_encoder": "export",
+    "encoder.bert_encoder.BertEncoder.export_hugging_face": "export",
     "preprocessing.preprocessor.BertPreprocessor.export_text_preprocessing": "export",
 }
 

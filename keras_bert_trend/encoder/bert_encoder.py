@@ -448,6 +448,26 @@ class BertEncoder(keras.layers.Layer):
         )
         write_text_encoder(os.fspath(path), self.config, self.named_weights(), vocabulary, lower_case, overwrite)
 
+    def export_hugging_face(self, path: str | os.PathLike, preprocessor=None, *, overwrite: bool = False) -> None:
+        """Write a folder that `transformers.BertModel` and `SentenceTransformer` open, with equal numbers.
+
+        It holds `config.json`, `model.safetensors` and, with a preprocessor, `vocab.txt`, `tokenizer.json` and its
+        configuration. `BertEncoder.from_handle` reads it back.
+
+        Args:
+            path: str or path. The folder to write. It is complete or not there.
+            preprocessor: `BertPreprocessor` or `None`. Whose vocabulary and casing to write.
+            overwrite: bool. Whether to replace an existing `path`.
+
+        Raises:
+            FileExistsError: if `path` exists and `overwrite` is false.
+            ValueError: if the encoder shares its layers or has narrow embeddings, which Hugging Face's BERT has not, or
+                if the vocabulary is a SentencePiece model.
+        """
+        from keras_bert_trend.export.hugging_face import write_hugging_face
+
+        write_hugging_face(os.fspath(path), self.config, self.named_weights(), preprocessor, overwrite)
+
     def _weight_table(self) -> Iterator[tuple[keras.layers.Layer, Weight]]:
         """Yield every row of the weight table, with the layer that it is of."""
         for layer, weights in zip([self.embeddings, *self.blocks, self], self.config.weight_parts(), strict=True):

@@ -16,13 +16,21 @@ from keras_bert_trend.sources.source import (
     LazyWeights,
     Source,
     UnsupportedArchitectureError,
+    read_bytes,
     read_vocabulary_file,
 )
+from keras_bert_trend.sources.tokenizer_json import read_tokenizer_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+# sentence-transformers' name of a pooling → this package's.
+_POOLINGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+}
 _EMBEDDINGS = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 # Tensors beside the encoder that its outputs do not depend on: position buffers and task heads.
 _IGNORED = re.compile(r"^(embeddings\.position_ids|embeddings\.token_type_ids|cls\.|classifier\.|qa_outputs\.)")
@@ -58,9 +66,8 @@ def read_hugging_face_model(path: str) -> Source:
     if unknown:
         raise UnsupportedArchitectureError(f"{path!r} holds tensors that BERT does not have: {unknown[:6]}.")
 
-    vocabulary_file = os.path.join(path, "vocab.txt")
-    vocabulary = read_vocabulary_file(vocabulary_file) if os.path.isfile(vocabulary_file) else None
-    lower_case, strip_accents = _normalization(path)
+    pooling, sequence_length = _sentence_transformers(path)
+    vocabulary, lower_case, strip_accents = _text(path)
     return Source(
         config=_config(fields, path, has_pooler="pooler/dense/kernel" in places),
         weights=LazyWeights(
@@ -70,8 +77,49 @@ def read_hugging_face_model(path: str) -> Source:
         vocabulary=vocabulary,
         lower_case=lower_case,
         strip_accents=strip_accents,
+        sequence_length=sequence_length,
+        pooling=pooling,
         origin=path,
     )
+
+
+def _text(path: str) -> tuple[tuple[str, ...] | None, bool | None, bool | None]:
+    """Return vocabulary, lower case and strip accents: of `vocab.txt`, or of `tokenizer.json` if there is none.
+
+    transformers 5 and sentence-transformers 6 write the latter alone.
+    """
+    vocabulary_file, tokenizer_file = (os.path.join(path, name) for name in ("vocab.txt", "tokenizer.json"))
+    if os.path.isfile(vocabulary_file):
+        return read_vocabulary_file(vocabulary_file), *_normalization(path)
+    if os.path.isfile(tokenizer_file):
+        text = read_tokenizer_json(tokenizer_file)
+        return text.vocabulary, text.lower_case, text.strip_accents
+    return None, *_normalization(path)
+
+
+def _sentence_transformers(path: str) -> tuple[str | list[str] | None, int | None]:
+    """Return the pooling and the length of a sentence-transformers folder; `None` and `None` for another."""
+    modules_file = os.path.join(path, "modules.json")
+    if not os.path.isfile(modules_file):
+        return None, None
+    try:
+        modules = json.loads(read_bytes(modules_file))
+        folders = [module["path"] for module in modules if module["type"].endswith(".Pooling")]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{modules_file!r} cannot be read: {type(error).__name__} {error}.") from error
+    pooling = None
+    # The name comes from a downloaded file: it must not lead out of the folder.
+    if folders and folders[0] and folders[0] == os.path.basename(folders[0]):
+        fields = read_json(os.path.join(path, folders[0], "config.json"))
+        chosen = [
+            _POOLINGS.get(name, name) for name in fields if name.startswith("pooling_mode_") and fields[name] is True
+        ]
+        if isinstance(fields.get("pooling_mode"), str):  # since sentence-transformers 6
+            chosen = fields["pooling_mode"].split("+")
+        pooling = chosen[0] if len(chosen) == 1 else chosen or None
+    length_file = os.path.join(path, "sentence_bert_config.json")
+    length = read_json(length_file).get("max_seq_length") if os.path.isfile(length_file) else None
+    return pooling, length if isinstance(length, int) and length >= 3 else None
 
 
 def _config(fields: dict, path: str, has_pooler: bool) -> BertConfig:

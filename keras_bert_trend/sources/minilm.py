@@ -34,7 +34,8 @@ def read_minilm() -> Source:
             f"{weights_file!r} is damaged or not the published model: SHA-256 {digest.hexdigest()}, "
             f"expected {MINILM_SHA256}. Reinstall it: {INSTALL_COMMAND}"
         )
-    return dataclasses.replace(read_hugging_face_model(folder), origin="minilm")
+    # `"minilm"` is an encoder to build on, with `BertTrend`'s own defaults; its folder is sentence-transformers' model.
+    return dataclasses.replace(read_hugging_face_model(folder), origin="minilm", pooling=None, sequence_length=None)
 
 
 def find_minilm() -> str:

@@ -69,11 +69,13 @@ class Source(TextSource):
     Args:
         config: the architecture.
         weights: google-research/bert names without the leading `bert/` → float32 arrays, kernels `(in, out)`.
+        pooling: str, list of str or `None`. The pooling that the model was trained with, if its files say so.
         **text: the fields of `TextSource`.
     """
 
     config: BertConfig
     weights: LazyWeights
+    pooling: str | list[str] | None = None
 
 
 @contextlib.contextmanager
