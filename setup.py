@@ -41,7 +41,7 @@ setup(
         "tensorflow-text>=2.18,!=2.21.0",
         "tensorflow-hub>=0.16.1",
         "setuptools<82",  # tensorflow-hub imports pkg_resources, which later releases no longer have
-        "keras>=3.8",
+        "keras>=3.10",
         "numpy",
         "rich",  # the progress bar of downloads; Keras has it anyway
         "safetensors",

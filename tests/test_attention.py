@@ -230,6 +230,7 @@ class TestFigures:
                 call()
 
 
+@pytest.mark.smoke
 def test_minilm(minilm_installed):
     each = attention("I want an apple.", "minilm")
     assert each.tokens == ("[CLS]", "i", "want", "an", "apple", ".", "[SEP]")

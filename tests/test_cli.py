@@ -147,6 +147,7 @@ def test_a_text_that_is_not_unicode_is_named(arguments, which, capsys):
     assert f"{which} is not valid Unicode: character 3, '\\udcff', is half of a surrogate pair" in err
 
 
+@pytest.mark.smoke
 def test_info(capsys):
     status, out, _ = run(capsys, "info", V4, "--json")
     facts = json.loads(out)

@@ -72,6 +72,7 @@ def alone(layer) -> list:
     return [layer([text], return_all=True) for text in TEXTS]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", POOLING_NAMES)
 def test_equals_the_layer_on_single_texts(name, layer, alone, vocabulary):
     vectors = embed(TEXTS, layer, pooling=name, batch_size=4)

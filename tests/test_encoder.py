@@ -90,6 +90,7 @@ def test_trainable_layers_out_of_range(small_config, value):
         BertEncoder(small_config, trainable_layers=value)
 
 
+@pytest.mark.smoke
 def test_training_moves_exactly_the_trainable_weights(small_config, inputs):
     encoder = BertEncoder(small_config, trainable_layers=2)
     before = [to_numpy(weight.value).copy() for weight in encoder.weights]
@@ -168,6 +169,7 @@ def test_other_dtypes(small_config, inputs, policy, tolerance):
         assert np.abs(difference).max() < tolerance
 
 
+@pytest.mark.smoke
 def test_fast_and_portable_forms_agree():
     x = np.random.default_rng(0).normal(size=(6, 8)).astype("float32")
     kernel = np.random.default_rng(1).normal(size=(8, 5)).astype("float32")

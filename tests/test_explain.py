@@ -344,6 +344,7 @@ def test_a_layer_without_text(layer):
         explain("the", BertTrend(encoder=layer.encoder, pooling="mean"))
 
 
+@pytest.mark.smoke
 def test_minilm(minilm_installed):
     each = explain("I want an apple.", "minilm", reading="layers")
     assert each.rows.shape == (6, 4)

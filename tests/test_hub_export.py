@@ -58,6 +58,7 @@ def exported(tmp_path_factory):
 
 
 class TestEncoder:
+    @pytest.mark.smoke
     def test_reads_back_as_the_same_model(self, any_export):
         encoder, folder = any_export
         read = load_source(folder)
@@ -143,6 +144,7 @@ class TestEncoder:
 
 
 class TestPreprocessing:
+    @pytest.mark.smoke
     def test_same_ids_as_recorded(self, exported):
         recorded = json.loads((FIXTURES / "preprocess_v3" / "sentences.json").read_text())
         model = tf.saved_model.load(exported / "preprocessing")

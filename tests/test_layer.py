@@ -101,6 +101,7 @@ def test_sequential_and_subclassed_models():
     assert model.predict(tf.constant(SENTENCES), verbose=0).shape == (len(SENTENCES), 1)
 
 
+@pytest.mark.smoke
 def test_fit_trains_bert_and_learns():
     """The point of the package: what holds a SavedModel leaves BERT frozen, and this does not."""
     keras.utils.set_random_seed(0)
@@ -276,6 +277,7 @@ def test_a_model_of_strings_is_not_compiled_with_xla():
     assert not layer.preprocessor.supports_jit
 
 
+@pytest.mark.smoke
 def test_training_step_compiled_with_xla_on_ids(encoder, vocabulary):
     one_block = BertEncoder(
         dataclasses.replace(encoder.config, num_layers=1), train_pooler=False
@@ -292,6 +294,7 @@ def test_training_step_compiled_with_xla_on_ids(encoder, vocabulary):
     assert np.isfinite(model.fit(ids, np.zeros((len(SENTENCES), 1)), verbose=0).history["loss"][0])
 
 
+@pytest.mark.smoke
 class TestRoundTrips:
     """Save or export here, load elsewhere."""
 

@@ -49,6 +49,7 @@ def check(walk: LayerWalk, states: np.ndarray) -> None:
             np.testing.assert_allclose(walk.cosines_to_start[i, w], cosine(after, start), atol=1e-5)
 
 
+@pytest.mark.smoke
 def test_words(layer):
     walk = layer_walk(TEXT, layer)
     assert [(word.text, word.span) for word in walk.words] == [

@@ -68,6 +68,7 @@ def test_a_word_that_occurs_twice_has_one_gradient():
     np.testing.assert_allclose(*moved, rtol=1e-5)
 
 
+@pytest.mark.smoke
 def test_one_operation_a_variable():
     model = small_model()
     optimizer = FusedAdamW(0.01, **ARGUMENTS)
@@ -90,6 +91,7 @@ def test_mixed_precision_scales_the_loss_around_it():
     assert np.abs(model.get_weights()[0] - small_model().get_weights()[0]).max() > 0.01
 
 
+@pytest.mark.smoke
 def test_a_saved_model_goes_on_where_it_was(tmp_path):
     model = trained(FusedAdamW(WarmupLinearDecay(0.05, 60, 6), **ARGUMENTS), jit_compile=False)
     model.save(tmp_path / "model.keras")

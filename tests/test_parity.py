@@ -22,6 +22,7 @@ MODELS = [
 OUTPUTS = ["pooled_output", "sequence_output", "encoder_outputs", "embedding_output", "attention_scores"]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("prefix", ["", "edge_"], ids=["plain", "edge"])
 @pytest.mark.parametrize("in_graph", [False, True], ids=["eager", "graph"])
 @pytest.mark.parametrize("name", MODELS)

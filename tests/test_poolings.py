@@ -60,6 +60,7 @@ FORMULAS = {
 }
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", FORMULAS)
 def test_formula(case, small_config, name):
     outputs, inputs, states = case
@@ -158,6 +159,7 @@ def test_mixed_precision(small_config, name, policy):
     assert np.isfinite(to_numpy(tf.cast(pooled, "float32"))).all()
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", POOLING_NAMES)
 def test_config_round_trip(case, small_config, name):
     outputs, inputs, _ = case

@@ -35,6 +35,7 @@ def preprocessor(vocabulary, **arguments):
     return BertPreprocessor(vocabulary, lower_case=True, **arguments)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("length", [32, 12, 5])
 class TestRecording:
     def check(self, got, expected, prefix):
@@ -191,6 +192,7 @@ def test_config_round_trip(vocabulary):
     np.testing.assert_array_equal(clone(SENTENCES)["input_word_ids"], layer(SENTENCES)["input_word_ids"])
 
 
+@pytest.mark.smoke
 def test_keras_file_carries_the_vocabulary_as_an_asset(vocabulary, tmp_path):
     text = keras.Input((), dtype="string")
     model = keras.Model(text, preprocessor(vocabulary, sequence_length=16)(text))

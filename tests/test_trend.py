@@ -89,6 +89,7 @@ def random_case(seed, batch=6, seq=9, layers=2, heads=3, hidden=7, ids=None):
     return outputs, mask, ids.astype("int32")
 
 
+@pytest.mark.smoke
 class TestPrintedNumbers:
     @pytest.fixture
     def case(self):

@@ -35,6 +35,7 @@ def positions(layer, text, word):
     return next(list(each.positions) for each in explain(text, layer).words if each.text == word)
 
 
+@pytest.mark.smoke
 class TestWords:
     def test_pieces_are_joined_and_repeated_words_stay_apart(self, layer):
         records = word_vectors(TEXT, layer)

@@ -10,24 +10,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_bert_trend._utils import check_count, progress_bar
 from keras_bert_trend.embedding.runner import EmbeddingRunner
 from keras_bert_trend.embedding.texts import open_texts
-from keras_bert_trend.embedding.vectors import VectorFormat, normalized
+from keras_bert_trend.embedding.vectors import Precision, VectorFormat, normalized
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import Pooling
 
 _WINDOW = 4096  # texts that are sorted together: enough that a batch's lengths differ by little
-METRICS = ("cosine", "dot", "euclidean")
+Metric = Literal["cosine", "dot", "euclidean"]
 
 
+@overload
 def embed(
-    texts: Iterable,
-    model: BertTrend | str | os.PathLike,
+    texts: Iterable[Any] | os.PathLike[str],
+    model: BertTrend | str | os.PathLike[str],
     *,
     pooling: str | Pooling | Sequence[str | Pooling] | None = None,
     batch_size: int = 64,
@@ -36,9 +38,65 @@ def embed(
     show_progress: bool | None = None,
     normalize: bool = False,
     truncate_dim: int | None = None,
-    precision: str = "float32",
+    precision: Precision = "float32",
     ranges: np.ndarray | Mapping[str, np.ndarray] | None = None,
-    output: str = "numpy",
+    output: Literal["numpy"] = "numpy",
+    jit_compile: bool = False,
+) -> np.ndarray: ...
+
+
+@overload
+def embed(
+    texts: Iterable[Any] | os.PathLike[str],
+    model: BertTrend | str | os.PathLike[str],
+    *,
+    pooling: str | Pooling | Sequence[str | Pooling] | None = None,
+    batch_size: int = 64,
+    max_length: int | None = None,
+    truncate: bool = True,
+    show_progress: bool | None = None,
+    normalize: bool = False,
+    truncate_dim: int | None = None,
+    precision: Precision = "float32",
+    ranges: np.ndarray | Mapping[str, np.ndarray] | None = None,
+    output: Literal["dict"],
+    jit_compile: bool = False,
+) -> dict[str, np.ndarray]: ...
+
+
+@overload
+def embed(
+    texts: Iterable[Any] | os.PathLike[str],
+    model: BertTrend | str | os.PathLike[str],
+    *,
+    pooling: str | Pooling | Sequence[str | Pooling] | None = None,
+    batch_size: int = 64,
+    max_length: int | None = None,
+    truncate: bool = True,
+    show_progress: bool | None = None,
+    normalize: bool = False,
+    truncate_dim: int | None = None,
+    precision: Precision = "float32",
+    ranges: np.ndarray | Mapping[str, np.ndarray] | None = None,
+    output: Literal["tf"],
+    jit_compile: bool = False,
+) -> Any: ...
+
+
+def embed(
+    texts: Iterable[Any] | os.PathLike[str],
+    model: BertTrend | str | os.PathLike[str],
+    *,
+    pooling: str | Pooling | Sequence[str | Pooling] | None = None,
+    batch_size: int = 64,
+    max_length: int | None = None,
+    truncate: bool = True,
+    show_progress: bool | None = None,
+    normalize: bool = False,
+    truncate_dim: int | None = None,
+    precision: Precision = "float32",
+    ranges: np.ndarray | Mapping[str, np.ndarray] | None = None,
+    output: Literal["numpy", "tf", "dict"] = "numpy",
     jit_compile: bool = False,
 ) -> Any:
     """Embed many texts, in their order, without dropout.
@@ -107,8 +165,8 @@ def embed(
 
 
 def embed_stream(
-    texts: Iterable,
-    model: BertTrend | str | os.PathLike,
+    texts: Iterable[Any] | os.PathLike[str],
+    model: BertTrend | str | os.PathLike[str],
     *,
     chunk_size: int = _WINDOW,
     pooling: str | Pooling | Sequence[str | Pooling] | None = None,
@@ -118,7 +176,7 @@ def embed_stream(
     show_progress: bool | None = False,
     normalize: bool = False,
     truncate_dim: int | None = None,
-    precision: str = "float32",
+    precision: Precision = "float32",
     ranges: np.ndarray | None = None,
     jit_compile: bool = False,
 ) -> Iterator[np.ndarray]:
@@ -169,7 +227,7 @@ def embed_stream(
     return chunks()
 
 
-def similarity(a, b=None, metric: str = "cosine") -> np.ndarray:
+def similarity(a: ArrayLike, b: ArrayLike | None = None, metric: Metric = "cosine") -> np.ndarray:
     """Compare every vector of `a` with every vector of `b`; greater is closer.
 
     Example:
@@ -189,8 +247,8 @@ def similarity(a, b=None, metric: str = "cosine") -> np.ndarray:
     Raises:
         ValueError: the metric is unknown, or the shapes do not fit.
     """
-    if metric not in METRICS:
-        raise ValueError(f"`metric` must be one of {list(METRICS)}, got {metric!r}.")
+    if metric not in get_args(Metric):
+        raise ValueError(f"`metric` must be one of {list(get_args(Metric))}, got {metric!r}.")
     a = _as_vectors("a", a)
     b = a if b is None else _as_vectors("b", b)
     if a.shape[1] != b.shape[1]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 import numpy as np
 
 from keras_bert_trend._utils import check_count
 
-PRECISIONS = ("float32", "float16", "int8", "binary")
+Precision = Literal["float32", "float16", "int8", "binary"]
+PRECISIONS = get_args(Precision)
 
 
 def normalized(vectors: np.ndarray) -> np.ndarray:

@@ -51,7 +51,27 @@ _MODULES = {
     "run_encoder": "base",
 }
 
-__all__ = ["POOLING_NAMES", "get_pooling", *_MODULES]
+__all__ = [
+    "POOLING_NAMES",
+    "ClsPooling",
+    "ConcatPooling",
+    "FirstLastMean",
+    "LastFourConcat",
+    "LastFourSum",
+    "LayerPooling",
+    "MaxPooling",
+    "MeanPooling",
+    "MeanStdPooling",
+    "Needs",
+    "PoolerPooling",
+    "Pooling",
+    "SecondToLast",
+    "TrendPooling",
+    "get_pooling",
+    "hidden_states",
+    "masked_mean",
+    "run_encoder",
+]
 
 __getattr__ = lazy_attributes(__name__, _MODULES)
 

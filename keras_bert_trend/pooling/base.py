@@ -232,7 +232,7 @@ def hidden_states(outputs: Mapping) -> list:
     return [outputs["embedding_output"], *outputs["encoder_outputs"]]
 
 
-def masked_mean(states, input_mask):
+def masked_mean(states, input_mask) -> Any:
     """Average over the real tokens: `(B, T, hidden)` → `(B, hidden)`; a row without any gives zeros.
 
     The sum runs in float32 or wider, so that long texts lose nothing under mixed precision.

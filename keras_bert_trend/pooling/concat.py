@@ -41,7 +41,7 @@ class ConcatPooling(Pooling):
             [pooling(outputs, input_mask, input_word_ids=input_word_ids) for pooling in self.poolings], axis=-1
         )
 
-    def output_dim(self, hidden_size, num_layers):
+    def output_dim(self, hidden_size: int, num_layers: int) -> int:
         """Return the sum of the poolings' widths."""
         return sum(pooling.output_dim(hidden_size, num_layers) for pooling in self.poolings)
 

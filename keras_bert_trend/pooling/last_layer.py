@@ -87,6 +87,6 @@ class MeanStdPooling(Pooling):
         std = ops.where(positive, ops.sqrt(ops.where(positive, variance, ops.ones_like(variance))), 0.0)
         return ops.cast(ops.concatenate([mean, std], axis=-1), outputs["sequence_output"].dtype)
 
-    def output_dim(self, hidden_size, num_layers):
+    def output_dim(self, hidden_size: int, num_layers: int) -> int:
         """Return `2 · hidden_size`."""
         return 2 * hidden_size

@@ -60,7 +60,7 @@ class LayerPooling(Pooling):
             return combined * ops.cast(input_mask, combined.dtype)[:, :, None]
         return masked_mean(combined, input_mask)
 
-    def output_dim(self, hidden_size, num_layers):
+    def output_dim(self, hidden_size: int, num_layers: int) -> int:
         """Return `hidden_size`, times the number of layers when they are concatenated."""
         return hidden_size * (len(self._resolve(num_layers)) if self.combine == "concat" else 1)
 
