@@ -46,6 +46,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, **defaults) -> None:
         default=True,
         help="keep the embedding tables, which trends start from and few texts would train",
     )
+    parser.add_argument("--lora-rank", type=int, help="train low-rank updates of this rank instead of BERT itself")
     parser.add_argument("--output", type=Path, help="folder for the trained model")
     parser.add_argument("--seed", type=int, default=0, help="seed of the head, dropout and shuffling")
     parser.set_defaults(**defaults)
@@ -88,8 +89,8 @@ def shared_or_sample(name: str, sample: str) -> Path:
 
 
 def make_bert(arguments: argparse.Namespace) -> BertTrend:
-    """Make a layer whose BERT trains."""
-    return BertTrend(
+    """Make a layer whose BERT trains, or the low-rank updates of its kernels."""
+    bert = BertTrend(
         arguments.handle,
         pooling=arguments.pooling,
         sequence_length=None,  # pad to the longest text of the batch
@@ -98,6 +99,9 @@ def make_bert(arguments: argparse.Namespace) -> BertTrend:
         trainable=True,
         freeze_embeddings=arguments.freeze_embeddings,
     )
+    if arguments.lora_rank is not None:
+        bert.enable_lora(arguments.lora_rank)
+    return bert
 
 
 def add_head(embedding, units: int, activation: str | None, name: str):

@@ -12,7 +12,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 # Pages that train or export without showing a number: they run on a small recorded BERT in place of MiniLM.
-SMALL = {"quick_start.md", "classify.md", "save_and_serve.md"}
+SMALL = {"quick_start.md", "classify.md", "save_and_serve.md", "tutorials.md"}
 
 # What must hold after a page has run, in its own names.
 CHECKS = {
@@ -43,10 +43,15 @@ assert heads.attention.shape == (6, 12, 14, 14) and len(heads.tokens) == 14
 assert walk.steps.shape == (6, 8)
 """,
     "open_any_bert.md": "assert len(outputs['attention_scores']) == len(outputs['encoder_outputs']) == 6",
-    "fine_tune.md": "assert blocks == 24 and layer.dtype_policy.name == 'mixed_bfloat16'",
+    "fine_tune.md": "assert blocks == 24 and adapted == 73_728 and layer.dtype_policy.name == 'mixed_bfloat16'",
     "save_and_serve.md": """
 assert served.serve(tf.constant(["Win a prize now"])).shape == (1, 1)
 assert encoder.config == layer.encoder.config and preprocessor.sequence_length == 128
+""",
+    "tutorials.md": """
+assert results.shape == (2, 1) and similarities.shape == (3, 3)
+packed, label = next(iter(dataset))
+assert packed["input_word_ids"].shape == (2, 32) and packed["input_type_ids"].numpy().max() == 1
 """,
     "migrate.md": "assert outputs['sequence_output'].shape == (1, 128, 384) and scores.shape == (2, 2)",
 }
