@@ -144,7 +144,8 @@ class BertTrend(keras.layers.Layer):
         if handle is not None:
             # Nothing else uses this encoder: a pooler that nobody reads would only be a weight without a gradient.
             encoder.train_pooler = return_all or self.pooling.needs.pooled_output
-            self.trainable = trainable is not False  # of all three parts
+            if not self.trainable:
+                encoder.trainable = self.pooling.trainable = False
         # Whoever gives a layer instead of a name has chosen it; a loaded `BertTrend` is made with layers too.
         trains_bert = self.trainable and encoder.trainable
         if trains_bert and not isinstance(pooling, Pooling) and _has_published_trend(self.pooling):

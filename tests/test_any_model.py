@@ -175,6 +175,12 @@ class TestSharing:
         assert all(gradient is None for gradient in tape.gradient(losses[1], variables))
         np.testing.assert_allclose(frozen(TEXTS, training=True), frozen(TEXTS), atol=1e-5)
 
+    def test_a_frozen_layer_adds_nothing_to_train_to_a_model(self):
+        text = keras.Input((), dtype="string")
+        head = keras.layers.Dense(1)
+        model = keras.Model(text, head(BertTrend(V4, pooling="mean", trainable=False)(text)))
+        assert [weight.path for weight in model.trainable_weights] == [weight.path for weight in head.weights]
+
     def test_a_frozen_encoder_is_not_said_to_train(self):
         encoder = BertEncoder.from_handle(V4, trainable=False)
         with pytest.raises(ValueError, match="`trainable`=True, but the encoder is frozen: set encoder.trainable"):
