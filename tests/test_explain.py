@@ -350,3 +350,9 @@ def test_minilm(minilm_installed):
     assert each.rows.shape == (6, 4)
     assert each.embedding.shape == (384,)
     assert [word.text for word in each.words] == ["i", "want", "an", "apple"]
+
+
+def test_a_handle_is_explained_as_published(layer):
+    """`BertTrend`'s default is made for training; what the article prints is the log ratio."""
+    by_handle, by_layer = explain(SENTENCES[0], V4), explain(SENTENCES[0], layer, measure="log_ratio")
+    assert (by_handle.measure, by_handle.reading, by_handle.anchor) == ("log_ratio", "published", by_layer.anchor)

@@ -213,6 +213,8 @@ def explain(
     """
     texts, single = as_texts(text_or_texts)
     layer = as_layer(handle_or_layer, truncate)
+    if measure is None and layer is not handle_or_layer:
+        measure = "log_ratio"  # a handle has not chosen `BertTrend`'s default, which is made for training
     chosen = {"reading": reading, "unit": unit, "measure": measure}
     pooling = _pooling_of(layer, {name: value for name, value in chosen.items() if value is not None})
     explanations = []
