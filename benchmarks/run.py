@@ -52,12 +52,16 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
+
+    def folder(path: str) -> Path:  # workers run elsewhere
+        return Path(path).expanduser().resolve()
+
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="run.py", description=__doc__, formatter_class=raw)
     add = parser.add_argument
     add("task", nargs="+", choices=["setup", *TASKS], metavar="TASK", help=", ".join(["setup", *TASKS]))
     add("--peers", nargs="+", default=list(ENVIRONMENTS), choices=ENVIRONMENTS, help="who takes part (default: all)")
-    add("--environments", type=Path, default=Path.home() / "peers", metavar="DIR", help="of setup (default: ~/peers)")
+    add("--environments", type=folder, default="~/peers", metavar="DIR", help="of setup (default: ~/peers)")
     add("--rounds", type=int, default=7)
     add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="for everyone (default: all cores)")
     add("--data", type=Path, default=next(path for path in DATA if path.is_file()), help="texts in the last column")
@@ -67,9 +71,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--batches", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 64, 128], help="of batch")
     add("--lengths", nargs="+", type=int, default=[16, 32, 64, 128, 256, 512], help="of length")
     add("--layers", nargs="+", type=int, default=[1, 2, 3, 4, 5, 6, 12], help="of layers")
+    add("--saved-model", type=folder, metavar="DIR", help="what import reads (default: MiniLM's SavedModel)")
     add("--name", default="benchmarks", help="of the results' files (default: benchmarks)")
-    add("--output", type=Path, default=ROOT / "benchmarks" / "results", metavar="DIR")
-    add("--work", type=Path, metavar="DIR", help="keep exported models here, and use them if they are there")
+    add("--output", type=folder, default=str(ROOT / "benchmarks" / "results"), metavar="DIR")
+    add("--work", type=folder, metavar="DIR", help="keep exported models here, and use them if they are there")
     options = parser.parse_args(argv)
     if "setup" in options.task[1:]:
         parser.error("setup runs alone")

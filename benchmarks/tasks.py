@@ -18,7 +18,7 @@ PRODUCTS = [
     Contender("matrix product, PyTorch", "pytorch", "matmul", {"size": MATMUL}),
 ]
 TRAIN_LENGTH, TRAIN_STEPS = 48, 8
-SMALL = str(ROOT.parent / "shared" / "fixtures" / "preprocess_v3" / "saved_model")  # recorded from Google's
+SMALL = ROOT.parent / "shared" / "fixtures" / "preprocess_v3" / "saved_model"  # recorded from Google's
 
 
 def work(facts, lengths=None, training=False) -> dict:
@@ -102,12 +102,13 @@ def tokenize(options, facts) -> Task:
             Contender(f"preprocessing SavedModel, {words}", "tf_hub", "tokenize", folder, words),
             Contender(f"Hugging Face tokenizers, {words}", "pytorch", "tokenize", {"batch_size": size}, words),
         ]
-    folder = {"batch_size": 32, "folder": SMALL}
-    contenders += [
-        ours("mean", label="ours, embed, mean (the whole)"),
-        Contender("ours, small vocabulary", "ours", "tokenize", {**folder, "length": 32}, "small"),
-        Contender("Google's preprocessing SavedModel, small vocabulary", "tf_hub", "tokenize", folder, "small"),
-    ]
+    contenders.append(ours("mean", label="ours, embed, mean (the whole)"))
+    if SMALL.is_dir():
+        folder = {"batch_size": 32, "folder": str(SMALL)}
+        contenders += [
+            Contender("ours, small vocabulary", "ours", "tokenize", {**folder, "length": 32}, "small"),
+            Contender("Google's preprocessing SavedModel, small vocabulary", "tf_hub", "tokenize", folder, "small"),
+        ]
     references = columns(*(one.label for one in contenders if one.method == "tokenize" and one.peer == "ours"))
     note = "All pad to 128 tokens (32 with the small vocabulary, as Google's recorded SavedModel does)."
     return Task("Tokenisation", contenders, references, **work(facts), notes=[note])
@@ -169,14 +170,16 @@ def serve(options, facts) -> Task:
     return Task("Serving: a SavedModel called with batches of strings", contenders, references, **work(facts))
 
 
-def import_(options, facts, folder: str = "", title: str = "MiniLM") -> Task:
-    """Read a SavedModel."""
+def import_(options, facts, folder: str | None = None) -> Task:
+    """Read a SavedModel: MiniLM's, the one of `--saved-model`, or `folder`."""
+    folder = str(folder or options.saved_model or facts["encoder"])
     contenders = [
-        Contender(label, peer, "load", {"folder": folder or facts["encoder"]})
-        for label, peer in (("ours, from_handle", "ours"), ("hub.load", "tf_hub"))
+        Contender("ours, from_handle", "ours", "load", {"folder": folder}),
+        Contender("hub.load", "tf_hub", "load", {"folder": folder}),
     ]
-    title = f"Import of a SavedModel ({title}), each in a fresh process"
-    return Task(title, contenders, columns("hub.load"), fresh=True, notes=["Time begins after Python's imports."])
+    notes = [f"The SavedModel {folder}. Time begins after Python's imports."]
+    title = "Import of a SavedModel, each in a fresh process"
+    return Task(title, contenders, columns("hub.load"), fresh=True, notes=notes)
 
 
 def memory(options, facts) -> Task:
@@ -226,6 +229,6 @@ def sweep(axis: str, options, facts) -> Task:
 TASKS = {
     **{one.__name__: one for one in (embed, batching, states, tokenize, train, train_messages, serve, memory, pooling)},
     "import": import_,
-    "import_base": partial(import_, folder="base", title="BERT-base, random weights"),
+    "import_base": partial(import_, folder="bert_base_with_random_weights"),
     **{axis: partial(sweep, axis) for axis in ("batch", "length", "layers")},
 }

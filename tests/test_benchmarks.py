@@ -20,7 +20,9 @@ from benchmarks.tasks import TASKS
 from tests.common import ROOT, run_fresh
 
 CONFIG = {"hidden_size": 4, "intermediate_size": 16, "num_layers": 2}
-OPTIONS = SimpleNamespace(poolings=None, batch_size=2, batches=[1, 2], lengths=[16, 32], layers=[1, 12])
+OPTIONS = SimpleNamespace(
+    poolings=None, batch_size=2, batches=[1, 2], lengths=[16, 32], layers=[1, 12], saved_model=None
+)
 FACTS = {"tokens": [5, 60, 7, 8], "config": CONFIG, "encoder": "encoder", "preprocessing": "preprocessing"}
 # A process in which TensorFlow cannot be imported, as where it is not installed.
 WITHOUT_TENSORFLOW = """

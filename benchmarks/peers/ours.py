@@ -125,6 +125,6 @@ class Adapter(TensorFlowAdapter):
             if "import_base" in tasks:
                 from tests.raw_bert import write_raw_bert
 
-                write_raw_bert(self.work / "base", **BASE)  # 110 million random weights
+                write_raw_bert(self.work / "bert_base_with_random_weights", **BASE)  # 110 million random weights
 
         return run
