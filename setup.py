@@ -44,6 +44,7 @@ setup(
         "keras>=3.10",
         "numpy",
         "rich",  # the progress bar of downloads; Keras has it anyway
+        "filelock>=3.12",
         "safetensors",
         "wrapt",  # calls back when Keras is imported; TensorFlow has it anyway
     ],
