@@ -183,7 +183,8 @@ class TrendPooling(Pooling):
 
     def _candidates(self, input_mask, input_word_ids):
         """Return which tokens are candidates and which continue a word, bool `(batch, seq)`."""
-        kinds = ops.take(ops.convert_to_tensor(self.token_kinds, dtype="int32"), input_word_ids, axis=0)
+        ids = ops.cast(input_word_ids, "int32")  # Keras tries subclassed models on float32 placeholders
+        kinds = ops.take(ops.convert_to_tensor(self.token_kinds, dtype="int32"), ids, axis=0)
 
         def has(bit):
             return ops.not_equal(ops.bitwise_and(kinds, ops.full_like(kinds, bit)), 0)
