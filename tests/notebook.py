@@ -26,6 +26,7 @@ def execute(path: Path):
     client = NotebookClient(
         notebook,
         timeout=600,
+        startup_timeout=300,  # a kernel beside other tests takes its time
         kernel_name="python3",
         record_timing=False,
         extra_arguments=["--IPKernelApp.capture_fd_output=False"],
