@@ -78,7 +78,7 @@ def test_a_tf1_checkpoint_gives_what_google_research_bert_computed(prefix):
         outputs = encoder(inputs, return_attention_scores=True)
         for key in OUTPUTS:  # what TensorFlow 1.15 computed, in float32
             difference = np.abs(to_numpy(tf.stack(outputs[key])) - recorded[f"{prefix}tf1_{key}"])
-            # A row without real tokens, whose scores keep steps of 0.001, shows how a processor rounds: 2.5e-5 with AVX2.
+            # A row without real tokens, whose scores keep steps of 0.001, shows a processor's rounding: 2.5e-5 (AVX2).
             assert difference.max() <= (2e-5 if SAME_BITS else 3e-5), key
 
 
