@@ -15,7 +15,7 @@ from keras_bert_trend._utils import check_count
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.encoder.embeddings import BertEmbeddings
 from keras_bert_trend.encoder.lora import check_targets
-from keras_bert_trend.encoder.ops import attach_mask, dense, is_concrete, is_placeholder, wide_dtype
+from keras_bert_trend.encoder.ops import as_long_as, attach_mask, dense, is_concrete, is_placeholder, wide_dtype
 from keras_bert_trend.encoder.rows import RealTokens
 from keras_bert_trend.encoder.transformer_block import TransformerBlock
 from keras_bert_trend.encoder.variables import add_weights, fill, values_in
@@ -327,7 +327,7 @@ class BertEncoder(keras.layers.Layer):
         self._check_static(tensors)
         tensors = [ops.cast(tensor, "int32") for tensor in tensors]
         self._check_ranges(tensors)
-        return tensors
+        return [as_long_as(tensor, tensors[0]) for tensor in tensors]
 
     def _check_static(self, tensors):
         """Check what is known before any value is: dtype, rank, length."""
@@ -397,6 +397,10 @@ class BertEncoder(keras.layers.Layer):
         if summed := len(self._blocks_to_sum(return_attention_received)):
             outputs["attention_received"] = spec(batch, summed, config.num_heads, length, dtype=wide)
         return outputs
+
+    def compute_mask(self, inputs, previous_mask):
+        """Return `None`: `call` attaches the mask to what has one vector a token, and the rest needs none."""
+        return None
 
     def compute_output_shape(self, input_shape):
         """Return the shapes of the outputs for the dict of the three inputs' shapes."""

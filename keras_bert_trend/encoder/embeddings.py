@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_bert_trend.encoder.config import BertConfig
-from keras_bert_trend.encoder.ops import dense, layer_norm, refuse_to_quantize
+from keras_bert_trend.encoder.ops import as_long_as, dense, layer_norm, refuse_to_quantize
 from keras_bert_trend.encoder.variables import add_weights
 
 
@@ -46,7 +46,8 @@ class BertEmbeddings(keras.layers.Layer):
         length = ops.shape(input_word_ids)[1]
         x = ops.take(self.word_embeddings, input_word_ids, axis=0)
         x = x + ops.take(self.type_embeddings, input_type_ids, axis=0)
-        x = x + ops.expand_dims(self.position_embeddings[:length], 0)
+        positions = as_long_as(self.position_embeddings, x, axis=0)
+        x = x + ops.expand_dims(positions[:length], 0)
         x = layer_norm(x, self.gamma, self.beta, self.config.layer_norm_epsilon, training)
         x = self.dropout(x, training=training)
         if not self._is_projected:

@@ -53,6 +53,17 @@ def activation(x, name: str):
     return ops.gelu(x, approximate=name == "gelu_tanh")
 
 
+def asinh(x):
+    """Inverse hyperbolic sine, element by element."""
+    if keras.backend.backend() != "jax":
+        return ops.arcsinh(x)
+    # JAX exports its own as a composite operation, which TensorFlow 2.21 cannot load. This form neither cancels nor
+    # loses the gradient at zero.
+    sign = ops.where(x < 0, -ops.ones_like(x), ops.ones_like(x))
+    size = sign * x
+    return sign * ops.log1p(size + ops.square(size) / (1 + ops.sqrt(1 + ops.square(size))))
+
+
 def layer_norm(x, gamma, beta, epsilon: float, training=None):
     """Normalise the last axis of `x`, in float32 or wider, and return `x`'s dtype (Ba et al. 2016, arXiv:1607.06450).
 
@@ -130,6 +141,18 @@ def _rsqrt_of_rows(x):
     if not _ON_TENSORFLOW:
         return ops.rsqrt(x)
     return ops.rsqrt(ops.broadcast_to(x, (*ops.shape(x)[:-1], 16)))[..., :1]
+
+
+def as_long_as(tensor, like, axis: int = 1):
+    """Return `tensor` with the symbol that `like` `(B, T, …)` has for an open `T` on its `axis`.
+
+    Under JAX `model.export` gives each input a symbol of its own for an open length, and JAX takes no two expressions
+    of symbols for the same number. Elsewhere, and where the lengths are known, nothing is done.
+    """
+    length = like.shape[1]
+    if keras.backend.backend() != "jax" or isinstance(length, int) or tensor.shape[axis] == length:
+        return tensor
+    return ops.take(tensor, ops.arange(length), axis=axis)
 
 
 def is_concrete(tensor) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_bert_trend.encoder.ops import attach_mask, wide_dtype
+from keras_bert_trend.encoder.ops import as_long_as, attach_mask, wide_dtype
 
 #: What subclasses declared before `Needs`, and what takes its place.
 _FORMER_HOOKS = {
@@ -163,6 +163,9 @@ class Pooling(keras.layers.Layer):
                 + ", ".join(f"return_{name}=True" for name in missing)
                 + "."
             )
+        input_mask = as_long_as(input_mask, outputs["sequence_output"])
+        if input_word_ids is not None:
+            input_word_ids = as_long_as(input_word_ids, outputs["sequence_output"])
         try:
             pooled = self.compute(outputs, input_mask, input_word_ids)
         except KeyError as error:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bert_trend.encoder.ops import wide_dtype
+from keras_bert_trend.encoder.ops import asinh, wide_dtype
 from keras_bert_trend.pooling.base import Needs, Pooling
 from keras_bert_trend.pooling.names import Aggregation, Measure, Reading, Unit
 from keras_bert_trend.preprocessing.vocabulary import CONTINUATION, PUNCTUATION, SPECIAL
@@ -238,7 +238,7 @@ class TrendPooling(Pooling):
         if self.measure == "difference":
             return last - first
         if self.measure == "asinh":
-            return ops.arcsinh(last / self.scale) - ops.arcsinh(first / self.scale)
+            return asinh(last / self.scale) - asinh(first / self.scale)
         # Signs, not a product: the product of two tiny states would underflow to zero.
         defined = ops.sign(first) * ops.sign(last) > 0
         one = ops.ones_like(last)
