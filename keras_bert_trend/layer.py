@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from keras import ops
 
 from keras_bert_trend.encoder import INPUT_NAMES, BertEncoder
 from keras_bert_trend.encoder.bert_encoder import check_input_names
+from keras_bert_trend.encoder.ops import as_long_as
 from keras_bert_trend.encoder.rows import can_skip_padding, resized
 from keras_bert_trend.pooling import ConcatPooling, Pooling, TrendPooling, get_pooling, run_encoder
 from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
@@ -134,6 +136,7 @@ class BertTrend(keras.layers.Layer):
         if preprocessor is not None:
             _check_vocabulary(preprocessor.vocabulary, encoder)
         self.encoder = encoder
+        self._made_encoder = handle is not None
         self.preprocessor = preprocessor
         pooling = "smooth_trend" if pooling is None else pooling
         token_kinds = None if preprocessor is None else preprocessor.vocabulary.token_kinds
@@ -192,6 +195,7 @@ class BertTrend(keras.layers.Layer):
         return_all = self.return_all if return_all is None else return_all
         if _is_ids(inputs):
             check_input_names(inputs)
+            inputs = {name: as_long_as(inputs[name], inputs["input_word_ids"]) for name in INPUT_NAMES}
             return self._call_on_ids(inputs, return_all, training)
         segments = as_segments(to_string_tensors(inputs))
         shape = segments[0].shape
@@ -219,8 +223,9 @@ class BertTrend(keras.layers.Layer):
         outputs, (embedding,) = run_encoder(
             self.encoder, [self.pooling], inputs, training=training, skip_padding=skip_padding
         )
-        if training and self.encoder.trains_pooler and not self.pooling.needs.pooled_output:
+        if training is not False and self.encoder.trains_pooler and not self.pooling.needs.pooled_output:
             # A given encoder may train a pooler that nobody reads here. Its gradient is zero, not missing.
+            # (`training` is `None` while a model trains whose `call` does not take it.)
             embedding = embedding + 0 * ops.sum(outputs["pooled_output"], axis=-1, keepdims=True)
         if skip_padding:
             embedding.set_shape((texts, self.embedding_dim))
@@ -287,18 +292,24 @@ class BertTrend(keras.layers.Layer):
             "preprocessor": None if self.preprocessor is None else serialize(self.preprocessor),
             "pooling": serialize(self.pooling),
             "return_all": self.return_all,
+            "made_encoder": self._made_encoder,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> BertTrend:
         """Rebuild the three parts, then this layer."""
-        with keras.name_scope(config["name"]):
-            parts = {
-                name: keras.saving.deserialize_keras_object(config[name])
-                for name in ("encoder", "preprocessor", "pooling")
-            }
+        made_encoder = config.get("made_encoder", True)  # version 0.1 did not say
+        deserialize = keras.saving.deserialize_keras_object
+        # What was given keeps its own paths; an encoder made from a handle has them below this layer's name.
+        with keras.name_scope(config["name"]) if made_encoder else contextlib.nullcontext():
+            encoder = deserialize(config["encoder"])
+        parts = {name: deserialize(config[name]) for name in ("preprocessor", "pooling")}
+        arguments = {key: value for key, value in config.items() if key != "made_encoder"}
         # A layer may train its pooling on a frozen encoder.
-        return cls(**{**config, **parts, "trainable": config.get("trainable", True) and None})
+        trainable = config.get("trainable", True) and None
+        layer = cls(**{**arguments, **parts, "encoder": encoder, "trainable": trainable})
+        layer._made_encoder = made_encoder
+        return layer
 
 
 def _everything(inputs, outputs, embedding) -> dict[str, Any]:
