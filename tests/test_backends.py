@@ -79,7 +79,31 @@ said["FusedAdamW"] = float(np.abs(np.subtract(*moved)).max())
 
 tokens, sentences = json.load(open(f"{folder}/texts.json"))
 preprocessor = BertPreprocessor(tokens, lower_case=True, sequence_length=32)
-said["ids"] = preprocessor.preprocess(sentences)["input_word_ids"].numpy().tolist()
+from_list = preprocessor(sentences)
+said["own_tensors"] = all(map(keras.ops.is_tensor, from_list.values()))
+import tensorflow as tf
+
+texts = tf.data.Dataset.from_tensor_slices(sentences)
+made = {
+    "preprocess": preprocessor.preprocess(sentences),
+    "a list": {name: keras.ops.convert_to_numpy(x) for name, x in from_list.items()},
+    "tf.data after batch": next(iter(texts.batch(6).map(preprocessor))),
+    "tf.data before batch": next(iter(texts.map(preprocessor).batch(6))),
+}
+said["ids"] = {name: np.asarray(x["input_word_ids"]).tolist() for name, x in made.items()}
+
+symbols = {name: keras.Input((None,), dtype="int32", name=name) for name in ids}
+embedding = pooled("smooth_trend", encoder(symbols, return_attention_received=True), symbols)
+model = keras.Model(symbols, keras.layers.Dense(1)(embedding))
+model.compile("sgd", "mse")
+before = encoder.blocks[0].qkv_kernel.numpy()
+model.fit(texts.batch(6).map(lambda x: (preprocessor(x), tf.ones_like(x, "float32"))), verbose=0)
+said["moved"] = float(np.abs(encoder.blocks[0].qkv_kernel.numpy() - before).max())
+if keras.backend.backend() == "jax":  # for PyTorch Keras writes no SavedModel
+    model.export(f"{folder}/export", format="tf_saved_model", verbose=False)
+    served = tf.saved_model.load(f"{folder}/export")
+    shorter = {name: array[:2, :20] for name, array in ids.items()}
+    said["export"] = [float(np.abs(served.serve(x).numpy() - model(x)).max()) for x in (ids, shorter)]
 print(json.dumps(said))
 """
 
@@ -100,7 +124,12 @@ def test_same_numbers_as_tensorflow(backend, encoder, vocabulary, tmp_path):
     assert "TensorFlow backend only" in said["skip_padding"], "other backends must know sizes"
     # For PyTorch Keras has an AdamW of its own.
     assert said["FusedAdamW"] <= {"jax": 0.0, "torch": 1e-6}[backend], "it is Keras's own there"
-    assert said["ids"] == ids["input_word_ids"].tolist(), "`preprocess` makes ids under any backend"
+    assert said["own_tensors"]
+    for name, made in said["ids"].items():
+        assert made == ids["input_word_ids"].tolist(), f"ids by {name}"
+    assert said["moved"] > 0, "BERT trains, dropout included"
+    if backend == "jax":
+        np.testing.assert_allclose(said["export"], 0, atol=1e-5)
 
     outputs = encoder(ids, return_attention_scores=True, return_attention_received=True)
     with np.load(tmp_path / "results.npz") as results:
