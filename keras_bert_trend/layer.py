@@ -14,7 +14,7 @@ from keras import ops
 
 from keras_bert_trend.encoder import INPUT_NAMES, BertEncoder
 from keras_bert_trend.encoder.bert_encoder import check_input_names
-from keras_bert_trend.encoder.ops import as_long_as
+from keras_bert_trend.encoder.ops import as_long_as, keep_mask
 from keras_bert_trend.encoder.rows import can_skip_padding, resized
 from keras_bert_trend.pooling import ConcatPooling, Pooling, TrendPooling, get_pooling, run_encoder
 from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
@@ -209,7 +209,8 @@ class BertTrend(keras.layers.Layer):
     def _call_on_ids(self, inputs, return_all, training, strings=False):
         if self.trainable:
             return self._compute(inputs, return_all, training, strings)
-        return keras.tree.map_structure(ops.stop_gradient, self._compute(inputs, return_all, False, strings))
+        outputs = self._compute(inputs, return_all, False, strings)
+        return keras.tree.map_structure(lambda x: keep_mask(ops.stop_gradient(x), x), outputs)
 
     def _compute(self, inputs, return_all, training, strings):
         if return_all:
@@ -226,7 +227,9 @@ class BertTrend(keras.layers.Layer):
         if training is not False and self.encoder.trains_pooler and not self.pooling.needs.pooled_output:
             # A given encoder may train a pooler that nobody reads here. Its gradient is zero, not missing.
             # (`training` is `None` while a model trains whose `call` does not take it.)
-            embedding = embedding + 0 * ops.sum(outputs["pooled_output"], axis=-1, keepdims=True)
+            zero = 0 * ops.sum(outputs["pooled_output"], axis=-1, keepdims=True)
+            zero = zero if len(embedding.shape) == 2 else zero[:, None]
+            embedding = keep_mask(embedding + zero, embedding)
         if skip_padding:
             embedding.set_shape((texts, self.embedding_dim))
         return embedding
@@ -273,10 +276,13 @@ class BertTrend(keras.layers.Layer):
         if self.return_all:
             raise NotImplementedError("With return_all=True the result is a dict: use compute_output_spec.")
         if isinstance(input_shape, Mapping) and "input_word_ids" in input_shape:
-            return (input_shape["input_word_ids"][0], self.embedding_dim)
-        if isinstance(input_shape, Mapping):
-            input_shape = list(input_shape.values())
-        return (*self.preprocessor.compute_output_shape(input_shape)["input_mask"][:-1], self.embedding_dim)
+            *texts, length = input_shape["input_word_ids"]
+        else:
+            if isinstance(input_shape, Mapping):
+                input_shape = list(input_shape.values())
+            *texts, length = self.preprocessor.compute_output_shape(input_shape)["input_mask"]
+        tokens = [length] if getattr(self.pooling, "level", "sentence") == "token" else []
+        return (*texts, *tokens, self.embedding_dim)
 
     def _without_needless_padding(self, inputs: Mapping) -> dict[str, Any]:
         preprocessor, positions = self.preprocessor, self.encoder.config.max_position_embeddings

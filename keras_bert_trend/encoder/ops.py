@@ -192,3 +192,13 @@ def refuse_to_quantize(mode: str | None) -> None:
         'dtype="mixed_bfloat16" for less memory and time, embed(precision="int8") for smaller vectors, or '
         "model.quantize(filters=…) with a pattern that leaves BERT's layers out."
     )
+
+
+def keep_mask(result, states):
+    """Return `result` with the Keras mask that `states` carry: an operation on a tensor loses it."""
+    from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+
+    mask = get_keras_mask(states)
+    if mask is not None:
+        set_keras_mask(result, mask)
+    return result
