@@ -28,7 +28,7 @@ from torch.nn import functional as F  # noqa: N812
 from benchmarks import report
 from benchmarks.harness import ROOT, orders, say
 from benchmarks.worker import measure
-from keras_bert_trend import POOLING_NAMES, BertConfig, BertEncoder, BertTrend
+from keras_bert_trend import POOLING_NAMES, BertConfig, BertEncoder, BertTrend, __version__
 from keras_bert_trend.encoder import INPUT_NAMES
 from keras_bert_trend.pooling import get_pooling
 
@@ -74,7 +74,8 @@ def main(argv: list[str]) -> int:
 
     results = report.new_results(options.name)
     names = ("keras", "jax", "jaxlib", "torch", "transformers", "numpy")
-    results["versions"] = {"all": {name: metadata.version(name) for name in names if importlib.util.find_spec(name)}}
+    versions = {name: metadata.version(name) for name in names if importlib.util.find_spec(name)}
+    results["versions"] = {"all": {"keras_bert_trend": __version__, **versions}}
     results["notes"] = [
         f"{torch.cuda.get_device_name() if DEVICE == 'cuda' else 'no GPU'}, JAX on {jax.default_backend()}",
         f"model {options.model} with random weights; ours in {options.dtype}, PyTorch in {dtype}",
@@ -84,6 +85,7 @@ def main(argv: list[str]) -> int:
     shapes = [(batch, 128) for batch in options.batches] + [(64, length) for length in options.lengths]
     for batch, length in dict.fromkeys(shapes):
         say(f"batch {batch}, length {length}")
+        torch.compiler.reset()  # else torch.compile gives up after eight shapes
         runs = {name: way(random_ids(batch, length, config)) for name, way in ways.items()}
         for run in [*runs.values(), *runs.values()]:  # compiles
             run()
