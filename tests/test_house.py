@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import pytest
 
-from tests.common import ROOT
+from tests.common import ROOT, run_fresh
 
 PACKAGE = ROOT / "keras_bert_trend"
 
@@ -117,3 +117,13 @@ def test_no_module_bears_the_name_of_what_the_package_offers(package):
     offered = importlib.import_module(package)
     beside = {info.name for info in pkgutil.iter_modules(offered.__path__)}
     assert not set(offered.__all__) & beside
+
+
+def test_whatever_is_imported_first_keras_knows_every_class():
+    code = """
+        from keras_bert_trend import BertConfig
+        import keras
+        for name in ("BertTrend", "BertEncoder", "BertPreprocessor", "FusedAdamW", "TrendPooling", "ConcatPooling"):
+            assert keras.saving.get_registered_object(f"keras_bert_trend>{name}") is not None, name
+    """
+    run_fresh(code)

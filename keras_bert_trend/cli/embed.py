@@ -53,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_text_options(parser.add_argument_group("input"))
     add_model_options(parser)
     group = parser.add_argument_group("vectors")
-    add_poolings_option(group, "what to pool, several are concatenated (default: smooth_trend)")
+    add_poolings_option(
+        group, "what to pool, several are concatenated (default: that of the model; smooth_trend for a handle)"
+    )
     group.add_argument("--max-length", "--sequence-length", type=positive, metavar="N", help="trim texts to N tokens")
     group.add_argument("--normalize", action="store_true", help="divide each vector by its length")
     group.add_argument("--truncate-dim", type=positive, metavar="N", help="keep the first N dimensions")

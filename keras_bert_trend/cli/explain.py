@@ -31,7 +31,7 @@ _SUFFIXES = (".txt", ".html", ".json", *PICTURES)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", metavar="TEXT", help="the text")
     add_output_options(parser, "FILE", f"one of {', '.join(_SUFFIXES)} (default: print a table)")
-    group = parser.add_argument_group("trend pooling (default: the model's own, else as published)")
+    group = parser.add_argument_group("trend pooling (default: that of the model; smooth_trend for a handle)")
     group.add_argument("--reading", choices=get_args(Reading), help="which rows of attention are read")
     group.add_argument("--unit", choices=get_args(Unit), help="what competes: tokens, or words of several pieces")
     group.add_argument("--measure", choices=get_args(Measure), help="how change is measured")
