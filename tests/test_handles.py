@@ -1,6 +1,7 @@
 """A handle becomes a folder on this machine, complete and checked, or an error that says why; never half a model."""
 
 import contextlib
+import functools
 import gzip
 import hashlib
 import http.server
@@ -18,11 +19,13 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import filelock
 import pytest
 import tensorflow as tf
 import tensorflow_hub
 
-from keras_bert_trend.sources import download, load_source
+from keras_bert_trend import BertEncoder
+from keras_bert_trend.sources import archive, download, load_source, load_text_source
 from keras_bert_trend.sources.download import resolve_handle
 from tests.common import V4
 
@@ -102,6 +105,21 @@ UNSOUND = {
         gzip.compress(member("name", tarfile.XHDTYPE, size=2**30).tobuf() + bytes(4096)),
         "header of an impossible size",
     ),
+    "a header of 65 KiB": (
+        gzip.compress(member("name", tarfile.XHDTYPE, size=65 * 2**10).tobuf() + bytes(2**17)),
+        "header of an impossible size",
+    ),
+    "33 MiB of headers": (
+        gzip.compress(
+            b"".join(
+                member("name", tarfile.XGLTYPE, size=2**16).tobuf() + b"9 a=1234\n" + bytes(2**16 - 9)
+                for _ in range(540)
+            )
+        ),
+        "header of an impossible size",
+    ),
+    "a sparse file": (archive_of(member("zeros", tarfile.GNUTYPE_SPARSE)), "refused.*'zeros'.*sparse"),
+    "no model": (archive_of(("README.md", b"a model"), ("vocab.txt", b"[PAD]")), "holds no model"),
     "10,001 members": (archive_of(*[member("folder", tarfile.DIRTYPE)] * 10_001), "more than 10,000 files"),
 }
 unsound = pytest.mark.parametrize(("body", "reason"), UNSOUND.values(), ids=UNSOUND)
@@ -127,8 +145,8 @@ def assert_is_v4(folder):
 
 
 def assert_only_complete(cache, *folders):
-    """The cache holds these folders and notes on them: nothing half-written, no locks."""
-    names = {name for name in os.listdir(cache) if not name.endswith(".descriptor.txt")}
+    """The cache holds these folders and notes on them: nothing half-written."""
+    names = {name for name in os.listdir(cache) if not name.endswith(".descriptor.txt")} - {".locks"}
     assert names == {Path(folder).relative_to(cache).parts[0] for folder in folders}
 
 
@@ -154,8 +172,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         if server.fault == "slow":
             threading.Event().wait(0.3)
+        if isinstance(server.fault, str) and server.fault.startswith("to "):
+            self.send_response(302)
+            self.send_header("Location", server.fault[3:])
+            self.end_headers()
+            server.fault = None
+            return
         self.send_response(200)
         body = server.body
+        if server.fault in ("drips", "drips headers"):
+            if server.fault == "drips":
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+            else:
+                self.flush_headers()
+            with contextlib.suppress(OSError):
+                for byte in b"X-Header: " + bytes(200).replace(b"\0", b"x"):
+                    self.wfile.write(bytes([byte]))
+                    self.wfile.flush()
+                    threading.Event().wait(0.05)
+            return
         if server.fault != "no length":
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -254,8 +290,7 @@ class TestUrls:
         with pytest.raises(ValueError, match="'https://' could not be downloaded"):
             resolve_handle("https://")
 
-    def test_two_at_once(self, server, cache, monkeypatch):
-        monkeypatch.setattr("time.sleep", forbidden)  # how tensorflow_hub waits: for five seconds
+    def test_two_at_once(self, server, cache):
         server.fault = "slow"
         with ThreadPoolExecutor(2) as pool:
             first, second = pool.map(resolve_handle, [server.url] * 2)
@@ -263,26 +298,61 @@ class TestUrls:
         assert server.hits == 1
         assert_only_complete(cache, first)
 
-    def test_what_a_killed_process_left_is_removed(self, server, cache, monkeypatch):
-        monkeypatch.setattr("time.sleep", forbidden)  # how tensorflow_hub waits
-        process = subprocess.Popen([sys.executable, "-c", ""])
-        process.wait()
+    def test_what_a_killed_process_left_is_removed(self, server, cache):
         name = hashlib.sha1(server.url.encode()).hexdigest()
-        (cache / f"{name}.lock").write_text(f"{socket.gethostname()}.{process.pid}.abcdef")
-        (cache / f"{name}.abcdef.tmp").mkdir()
-        (cache / f"{name}.abcdef.tmp" / "saved_model.pb").write_bytes(b"half")
+        code = f"""if True:
+            import os, filelock
+            os.makedirs({str(cache / ".locks")!r})
+            lock = filelock.FileLock({str(cache / ".locks" / f"{name}.lock")!r})
+            lock.acquire()
+            os.kill(os.getpid(), 9)
+        """
+        assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+        (cache / f"{name}.partial").mkdir()
+        (cache / f"{name}.partial" / "saved_model.pb").write_bytes(b"half")
         folder = resolve_handle(server.url)
         assert_is_v4(folder)
         assert_only_complete(cache, folder)
 
-    @pytest.mark.parametrize("host", [socket.gethostname(), "another.machine"])
-    def test_a_lock_that_may_be_held_is_respected(self, server, cache, monkeypatch, host):
-        monkeypatch.setattr("time.sleep", forbidden)
-        lock = cache / f"{hashlib.sha1(server.url.encode()).hexdigest()}.lock"
-        lock.write_text(f"{host}.{os.getpid()}.abcdef")
-        with pytest.raises(ValueError, match="it waits"):
+    def test_a_lock_that_is_held_is_respected(self, server, cache):
+        (cache / ".locks").mkdir()
+        with ThreadPoolExecutor(1) as pool:
+            name = hashlib.sha1(server.url.encode()).hexdigest()
+            with filelock.FileLock(cache / ".locks" / f"{name}.lock"):
+                waiting = pool.submit(resolve_handle, server.url)
+                with pytest.raises(TimeoutError):
+                    waiting.result(timeout=0.5)
+                assert server.hits == 0
+            assert_is_v4(waiting.result())
+
+    @pytest.mark.parametrize("fault", ["drips", "drips headers"])
+    def test_a_server_that_drips(self, server, cache, monkeypatch, fault):
+        """Each byte comes in time, and all of them never would."""
+        monkeypatch.setattr(download, "SILENCE", 0.5)
+        server.fault = fault
+        with pytest.raises(ValueError, match=r"the connection broke \(only \d+ bytes came in"):
             resolve_handle(server.url)
-        assert lock.exists()
+        assert_only_complete(cache)
+
+    def test_redirects(self, server, cache):
+        server.fault = f"to {server.url}?tf-hub-format=compressed"
+        folder = resolve_handle(server.url)
+        assert_is_v4(folder)
+        shutil.rmtree(folder)
+        for target in ("ftp://127.0.0.1/model.tar.gz", "file:///etc/passwd"):
+            server.fault = f"to {target}"
+            with pytest.raises(ValueError, match=target):
+                resolve_handle(server.url)
+        assert_only_complete(cache)
+
+    def test_from_https_only_to_https(self):
+        follow = functools.partial(
+            download._SafeRedirects().redirect_request, fp=None, code=302, msg="Found", headers={}
+        )
+        request = urllib.request.Request("https://host/model")
+        assert follow(request, newurl="https://other/model").full_url == "https://other/model"
+        with pytest.raises(ValueError, match="redirects from https to 'http://host/model'"):
+            follow(request, newurl="http://host/model")
 
     def test_an_empty_folder_in_the_cache_is_replaced(self, server, cache):
         """`tensorflow_hub` alone makes one of an archive without members."""
@@ -299,10 +369,6 @@ class TestUrls:
         printed = capsys.readouterr()
         assert (server.url in printed.err and "kB" in printed.err) == terminal
         assert printed.out == ""
-
-
-def forbidden(*args):
-    raise AssertionError("it waits")
 
 
 class TestArchives:
@@ -394,9 +460,12 @@ class TestRemoteFileSystems:
             resolve_handle(f"{remote}/half.tar.gz")
         assert_only_complete(cache)
 
-    @pytest.mark.parametrize(("bound", "reason"), [("MAX_MEMBERS", "more than 3 files"), ("MAX_UNPACKED", "more than")])
-    def test_too_much(self, remote, cache, monkeypatch, bound, reason):
-        monkeypatch.setattr(download, bound, 3)
+    @pytest.mark.parametrize(
+        ("module", "bound", "reason"),
+        [(archive, "MAX_FILES", "more than 3 files"), (download, "MAX_UNPACKED", "more than")],
+    )
+    def test_too_much(self, remote, cache, monkeypatch, module, bound, reason):
+        monkeypatch.setattr(module, bound, 3)
         with pytest.raises(ValueError, match=f"model' could not be copied: it .*{reason}"):
             resolve_handle(f"{remote}/model")
         assert_only_complete(cache)
@@ -458,6 +527,48 @@ class TestKaggle:
         monkeypatch.setitem(sys.modules, "kagglehub", None)
         with pytest.raises(ImportError, match="'kaggle:a/b/c/d' needs kagglehub: pip install kagglehub"):
             resolve_handle("kaggle:a/b/c/d")
+
+
+class TestPinning:
+    RIGHT, WRONG = hashlib.sha256(MODEL).hexdigest(), "0" * 64
+
+    def test_archives(self, tmp_path, cache):
+        file = tmp_path / "model.tar.gz"
+        file.write_bytes(MODEL)
+        for handle, sha256 in ((file, self.RIGHT), (f"{file}#sha256={self.RIGHT.upper()}", None)):
+            assert load_source(handle, sha256=sha256).config == load_source(V4).config
+            assert load_text_source(handle, sha256=sha256).vocabulary
+        for handle, sha256 in ((file, self.WRONG), (f"{file}#sha256={self.WRONG}", None)):
+            with pytest.raises(
+                ValueError, match=rf"could not be unpacked: its SHA-256 is {self.RIGHT}, not {self.WRONG}"
+            ):
+                BertEncoder.from_handle(handle, sha256=sha256)
+        with pytest.raises(ValueError, match="contradict"):
+            load_source(f"{file}#sha256={self.RIGHT}", sha256=self.WRONG)
+
+    def test_urls(self, server, cache):
+        with pytest.raises(ValueError, match=f"could not be downloaded.*SHA-256 is {self.RIGHT}, not {self.WRONG}"):
+            resolve_handle(server.url, self.WRONG)
+        assert_only_complete(cache)
+        unpinned = resolve_handle(server.url)  # whatever came: it does not count for who wants to know
+        pinned = resolve_handle(server.url, self.RIGHT)
+        assert_is_v4(pinned)
+        assert pinned != unpinned
+        assert resolve_handle(server.url, self.RIGHT) == pinned
+        assert server.hits == 3
+
+    @pytest.mark.parametrize(
+        ("handle", "sha256", "reason"),
+        [
+            (V4, RIGHT, "only an archive"),
+            ("minilm", RIGHT, "only an archive"),
+            ("kaggle:a/b/c/d", RIGHT, "only an archive"),
+            ("https://host/model", "123", "64 hexadecimal digits, got '123'"),
+        ],
+    )
+    def test_what_cannot_be_pinned(self, handle, sha256, reason):
+        with pytest.raises(ValueError, match=reason):
+            load_source(handle, sha256=sha256)
 
 
 def test_local_paths_are_returned_as_they_are(cache):

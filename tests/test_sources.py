@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_bert_trend import BertEncoder, UnsupportedArchitectureError
-from keras_bert_trend.sources import load_source, minilm
+from keras_bert_trend.sources import load_source, load_text_source, minilm
 from tests.common import V4, fixture_folder, random_inputs
 
 
@@ -316,9 +316,101 @@ class TestHuggingFace:
         (tmp_path / "tokenizer.json").write_text(json.dumps({"normalizer": {"lowercase": False}}))
         assert load_source(tmp_path).lower_case is False
 
+    @pytest.mark.parametrize("file", ["tokenizer_config.json", "tokenizer.json"])
+    def test_casing_must_be_a_flag(self, tmp_path, original, file):
+        """bool("false") is true."""
+        self.write(tmp_path, original)
+        fields = {"do_lower_case": "false"}
+        (tmp_path / file).write_text(json.dumps(fields if "config" in file else {"normalizer": {"lowercase": "false"}}))
+        with pytest.raises(ValueError, match=r"must be true, false or null, got \['false'"):
+            load_source(tmp_path)
+
+    BERT = {"type": "BertNormalizer", "lowercase": True, "strip_accents": False, "handle_chinese_chars": True}
+
+    def test_a_sequence_of_one_normalizer(self, tmp_path, original):
+        self.write(tmp_path, original)
+        sequence = {"type": "Sequence", "normalizers": [self.BERT]}
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"normalizer": sequence}))
+        source = load_source(tmp_path)
+        assert (source.lower_case, source.strip_accents) == (True, False)
+
+    @pytest.mark.parametrize(
+        "normalizer",
+        [
+            {"type": "Sequence", "normalizers": [{"type": "NFKC"}, BERT]},
+            {"type": "Lowercase"},
+            {**BERT, "handle_chinese_chars": False},
+        ],
+    )
+    def test_texts_that_are_normalised_otherwise_have_no_vocabulary(self, tmp_path, original, normalizer):
+        """The encoder takes ids as ever; whoever has texts is asked for a vocabulary."""
+        self.write(tmp_path, original)
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"normalizer": normalizer}))
+        with pytest.warns(UserWarning, match=r"(normalises texts by|Chinese).*vocabulary is left out"):
+            source = load_source(tmp_path)
+        assert (source.vocabulary, source.lower_case, source.config) == (None, None, original.config)
+
+    def test_other_files_are_told_what_to_do_with(self, tmp_path, original):
+        self.write(tmp_path, original)
+        (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+        with pytest.raises(ValueError, match=r"only pytorch_model\.bin.*save_pretrained"):
+            load_source(tmp_path)
+        (tmp_path / "config.json").write_text(json.dumps({"module": "keras_hub.src.models.bert.bert_backbone"}))
+        with pytest.raises(UnsupportedArchitectureError, match="preset of KerasHub's"):
+            load_source(tmp_path)
+        (tmp_path / "model.keras").write_bytes(b"PK")
+        for load in (load_source, load_text_source):
+            with pytest.raises(ValueError, match=r"keras\.models\.load_model"):
+                load(tmp_path / "model.keras")
+
+    @pytest.mark.parametrize("dtype", ["int8", "int64", "bool", "complex64"])
+    def test_other_dtypes_are_refused_by_name(self, tmp_path, original, dtype):
+        self.write(tmp_path, original)
+        tensors = load_file(tmp_path / "model.safetensors")
+        tensors["pooler.dense.bias"] = tensors["pooler.dense.bias"].astype(dtype)
+        save_file(tensors, tmp_path / "model.safetensors")
+        name = {"int8": "I8", "int64": "I64", "bool": "BOOL", "complex64": "C64"}[dtype]
+        with pytest.raises(UnsupportedArchitectureError, match=f"'pooler.dense.bias' has the dtype {name}; supported"):
+            load_source(tmp_path)
+
+    def test_eight_bit_floats_are_refused_by_name(self, tmp_path, original):
+        self.write(tmp_path, original)
+        file = tmp_path / "model.safetensors"
+        content = file.read_bytes()
+        size = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + size])
+        data = content[8 + size :]
+        begin, end = header["pooler.dense.bias"]["data_offsets"]
+        header["pooler.dense.bias"] |= {"dtype": "F8_E4M3", "data_offsets": [begin, begin + (end - begin) // 4]}
+        for tensor in header.values():  # no holes between the tensors
+            if tensor["data_offsets"][0] >= end:
+                tensor["data_offsets"] = [offset - (end - begin) * 3 // 4 for offset in tensor["data_offsets"]]
+        written = json.dumps(header).encode()
+        rest = data[: begin + (end - begin) // 4] + data[end:]
+        file.write_bytes(len(written).to_bytes(8, "little") + written + rest)
+        with pytest.raises(UnsupportedArchitectureError, match="F8_E4M3"):
+            load_source(tmp_path)
+
+    def test_a_hundred_thousand_more_names(self, tmp_path, original):
+        self.write(tmp_path, original, add={f"cls.{i:06d}": np.zeros(1, "float32") for i in range(100_000)})
+        with pytest.raises(ValueError, match=r"model\.safetensors.*table of contents of [\d,]+ bytes"):
+            load_source(tmp_path)
+
+    def test_more_layers_than_there_are(self, tmp_path, original):
+        self.write(tmp_path, original, config={"num_hidden_layers": 10**9})
+        with pytest.raises(ValueError, match=r"config\.json.*`num_layers` must be at most 1000, got 1000000000"):
+            load_source(tmp_path)
+        self.write(tmp_path, original, config={"num_hidden_layers": 1000})
+        with pytest.raises(ValueError, match="missing.*layer_4"):
+            BertEncoder.from_handle(tmp_path)
+
     @pytest.mark.parametrize(
         ("change", "found"),
         [
+            ({"quantization_config": {"bits": 4}}, "quantization_config"),
+            ({"pruned_heads": {"0": [1]}}, "pruned_heads"),
+            ({"auto_map": {"AutoModel": "modeling.Mine"}}, "auto_map"),
+            ({"hidden_act": ["gelu"]}, "hidden_act"),
             ({"model_type": "roberta"}, "roberta"),
             ({"position_embedding_type": "relative_key"}, "relative_key"),
             ({"is_decoder": True}, "decoder"),

@@ -213,3 +213,17 @@ def test_files_as_vocabularies(vocabulary):
 def test_the_vocabulary_of_an_encoder_that_is_not_supported():
     source = load_text_source(fixture_folder("talking_heads") / "saved_model")
     assert (len(source.vocabulary), source.lower_case) == (177, True)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_token(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n", encoding="utf-8-sig")
+    assert load_text_source(tmp_path / "vocab.txt").vocabulary == ("[PAD]", "[UNK]")
+
+
+def test_a_vocabulary_that_is_not_utf8(tmp_path):
+    """Inside a model too the error says which file, and is not one about the error."""
+    model = tmp_path / "model"
+    shutil.copytree(V4, model, copy_function=shutil.copyfile)
+    (model / "assets" / "vocab.txt").write_bytes(b"[PAD]\n\xff\n")
+    with pytest.raises(ValueError, match=r"vocab\.txt' is not UTF-8"):
+        load_text_source(model)

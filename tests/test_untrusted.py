@@ -7,11 +7,14 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import saved_model_pb2, tensor_bundle_pb2
 
 from keras_bert_trend import BertEncoder, UnsupportedArchitectureError
-from keras_bert_trend.sources import load_source
+from keras_bert_trend.sources import checkpoint, load_source
+from keras_bert_trend.sources.source import reading
 from tests.common import V4
+from tests.test_checkpoints import write_table
 
 FILES = ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"]
 
@@ -194,3 +197,37 @@ def test_missing_and_exchanged_shards(tmp_path):
     shutil.copyfile(tmp_path / "other.data-00000-of-00001", data)
     with pytest.raises(ValueError, match=r"variables/variables"):
         BertEncoder.from_handle(tmp_path / "model")
+
+
+@pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), TypeError("unhashable")])
+def test_errors_of_a_readers_inner_workings_name_the_model(error):
+    with pytest.raises(ValueError, match=r"^'the/model'.*(invalid|unhashable)"), reading("the/model"):
+        raise error
+
+
+class TestVariables:
+    """What the checkpoint says of a variable must be what `saved_model.pb` declares."""
+
+    def test_another_dtype(self, tmp_path):
+        def change(meta_graph):
+            for node in meta_graph.object_graph_def.nodes:
+                if node.HasField("variable") and "layer_1/intermediate/bias" in node.variable.name:
+                    node.variable.dtype = types_pb2.DT_INT32
+
+        edit(tmp_path / "model", change)
+        with pytest.raises(ValueError, match=r"layer_1/intermediate/bias.*dtype float32 there, int32 is expected"):
+            load_source(tmp_path / "model")
+
+    def test_integers_for_weights(self, tmp_path):
+        """With a right checksum: bytes do not tell what they are."""
+        model = tmp_path / "model"
+        edit(model, lambda meta_graph: None)
+        path = model / "variables" / "variables.index"
+        content = path.read_bytes()
+        entries = list(checkpoint._read_table(content))
+        key, value = next((key, value) for key, value in entries if key.startswith(b"variables/20/"))
+        entry = tensor_bundle_pb2.BundleEntryProto.FromString(value)
+        entry.dtype = types_pb2.DT_INT32
+        write_table(path, [(k, entry.SerializeToString() if k == key else v) for k, v in entries])
+        with pytest.raises(ValueError, match=r"dtype int32 there, float32 is expected"):
+            BertEncoder.from_handle(model)

@@ -135,20 +135,23 @@ class BertEncoder(keras.layers.Layer):
         self.built = True
 
     @classmethod
-    def from_handle(cls, handle: str, **kwargs) -> BertEncoder:
+    def from_handle(cls, handle: str | os.PathLike, *, sha256: str | None = None, **kwargs) -> BertEncoder:
         """Make an encoder with the architecture and the weights that `handle` names.
 
         Args:
-            handle: `"minilm"`, a TF Hub SavedModel folder, a Hugging Face BERT folder, or an `https://` TF Hub URL.
-            **kwargs: arguments of `BertEncoder` other than `config`.
+            handle: str or path. `"minilm"`, the folder or the `.tar.gz` of a TF Hub SavedModel, of a Hugging Face BERT
+                or of a google-research/bert checkpoint, or the `https://` URL of a TF Hub model.
+            sha256: str or `None`. The SHA-256 that an archive, on this machine or behind a URL, must have. Defaults to
+                `None`, any.
+            **kwargs: arguments of `BertEncoder` other than `config` and `weights`.
 
         Raises:
-            ValueError: the handle names nothing that can be read, or an architecture that is not supported.
-            ImportError: the weights of `"minilm"` are not installed.
+            ValueError: if the handle names nothing that can be read, or an architecture that is not supported.
+            ImportError: if the weights of `"minilm"` are not installed.
         """
         from keras_bert_trend.sources import load_source
 
-        return cls.from_source(load_source(handle), **kwargs)
+        return cls.from_source(load_source(handle, sha256), **kwargs)
 
     @classmethod
     def from_source(cls, source, **kwargs) -> BertEncoder:

@@ -11,37 +11,42 @@ from keras_bert_trend.encoder.weight_table import Weight, dense, norm, table
 
 HIDDEN_ACTS = ("gelu", "gelu_tanh", "relu")
 POOLERS = ("tanh", "identity")
+MAX_LAYERS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
     """The architecture of a BERT encoder.
 
-    Field names follow `google-research/bert`'s `BertConfig` where it has one. Nothing here says where the
-    weights come from: the same configuration describes a fresh encoder and an imported one.
+    Field names follow google-research/bert's `BertConfig`. Nothing here says where the weights come from: the same
+    configuration describes a new encoder and an imported one.
 
     Args:
-        vocab_size: rows of the word embedding table.
-        hidden_size: width of every hidden state.
-        num_layers: number of transformer blocks.
-        num_heads: attention heads per block; divides `hidden_size`.
-        intermediate_size: width of the feed-forward layer inside a block.
-        max_position_embeddings: rows of the position table, the longest sequence the encoder takes.
-        type_vocab_size: rows of the token type table.
-        hidden_act: `"gelu"` (exact, with erf), `"gelu_tanh"` (Google's tanh approximation) or `"relu"`.
-        layer_norm_epsilon: added to the variance inside every LayerNorm.
-        attention_mask_constant: negative number *added* to the attention logits of masked keys:
-            −10000 in models of 2018–2020, −1e9 in Model Garden's later ones.
-        hidden_dropout: dropout rate after the embeddings and after each sub-layer, training only.
-        attention_dropout: dropout rate on the attention probabilities, training only.
-        pooler: `"tanh"` (dense and tanh on the first token) or `"identity"` (the first token as it is).
-        initializer_range: standard deviation of the truncated normal that fresh weights are drawn from.
-        embedding_size: width of the embedding tables, where it differs from `hidden_size` (ALBERT, ELECTRA): a dense
-            layer then follows the embeddings' LayerNorm. `None` is `hidden_size`, and no such layer.
-        share_layers: one transformer block, applied `num_layers` times (ALBERT).
+        vocab_size: int. The rows of the word embedding table.
+        hidden_size: int. The width of every hidden state. Defaults to 768.
+        num_layers: int. The number of transformer blocks, at most 1,000. Defaults to 12.
+        num_heads: int. The attention heads of a block; divides `hidden_size`. Defaults to 12.
+        intermediate_size: int. The width of the feed-forward layer inside a block. Defaults to 3072.
+        max_position_embeddings: int. The rows of the position table: the longest sequence. Defaults to 512.
+        type_vocab_size: int. The rows of the token type table. Defaults to 2.
+        hidden_act: str. `"gelu"` (exact, with erf), `"gelu_tanh"` (Google's tanh approximation) or `"relu"`. Defaults
+            to `"gelu_tanh"`.
+        layer_norm_epsilon: float. What every LayerNorm adds to the variance. Defaults to 1e-12.
+        attention_mask_constant: float. The negative number *added* to the attention logits of masked keys: −10000 in
+            models of 2018–2020, −1e9 in Model Garden's later ones. Defaults to −1e9.
+        hidden_dropout: float. The dropout rate after the embeddings and after each sub-layer, in training. Defaults to
+            0.1.
+        attention_dropout: float. The dropout rate of the attention probabilities, in training. Defaults to 0.1.
+        pooler: str. `"tanh"` (dense and tanh on the first token) or `"identity"` (the first token as it is). Defaults
+            to `"tanh"`.
+        initializer_range: float. The standard deviation of the truncated normal that new weights are drawn from.
+            Defaults to 0.02.
+        embedding_size: int or `None`. The width of the embedding tables (ALBERT, ELECTRA). If it differs from
+            `hidden_size`, a dense layer follows the embeddings' LayerNorm. Defaults to `None`, `hidden_size`.
+        share_layers: bool. Whether one transformer block is applied `num_layers` times (ALBERT). Defaults to `False`.
 
     Raises:
-        ValueError: a field has a value no BERT encoder can have; the message names the field.
+        ValueError: if a field has a value that no BERT encoder can have; the message names the field.
     """
 
     vocab_size: int
@@ -77,6 +82,8 @@ class BertConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+        if self.num_layers > MAX_LAYERS:  # a downloaded configuration must not take the memory
+            raise ValueError(f"`num_layers` must be at most {MAX_LAYERS}, got {self.num_layers}.")
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"`num_heads` must divide `hidden_size`: got num_heads={self.num_heads}, "
@@ -155,7 +162,7 @@ class BertConfig:
         """Build a configuration from `to_dict`'s result.
 
         Raises:
-            ValueError: `fields` holds a name that is no field, or lacks a required one.
+            ValueError: if `fields` holds a name that is not a field, or lacks a required one.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(fields) - known)

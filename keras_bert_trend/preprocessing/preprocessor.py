@@ -95,12 +95,14 @@ class BertPreprocessor(keras.layers.Layer):
         self.built = True
 
     @classmethod
-    def from_handle(cls, handle: str | os.PathLike, **kwargs) -> BertPreprocessor:
+    def from_handle(cls, handle: str | os.PathLike, *, sha256: str | None = None, **kwargs) -> BertPreprocessor:
         """Make a preprocessor with the vocabulary and the casing that `handle` names.
 
         Args:
             handle: a TF Hub preprocessing model, an encoder that brings its vocabulary, a `vocab.txt`, or a
                 SentencePiece `.model`; see `keras_bert_trend.sources.load_text_source`.
+            sha256: str or `None`. The SHA-256 that an archive, on this machine or behind a URL, must have. Defaults to
+                `None`, any.
             **kwargs: as for `from_source`.
 
         Raises:
@@ -108,7 +110,7 @@ class BertPreprocessor(keras.layers.Layer):
         """
         from keras_bert_trend.sources import load_text_source
 
-        return cls.from_source(load_text_source(handle), **kwargs)
+        return cls.from_source(load_text_source(handle, sha256), **kwargs)
 
     @classmethod
     def from_source(

@@ -1,6 +1,6 @@
 """From a handle to a folder on this machine: local archives, TF Hub and Kaggle downloads, remote file systems.
 
-Whatever is fetched or unpacked goes through `tensorflow_hub`'s cache (`TFHUB_CACHE_DIR`, else `tfhub_modules` in the
+Whatever is fetched or unpacked goes into TensorFlow Hub's cache (`TFHUB_CACHE_DIR`, else `tfhub_modules` in the
 system's temporary folder) under a temporary name, and gets its final name only when it is complete and checked.
 """
 
@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gzip
 import hashlib
 import http.client
 import importlib.util
+import io
 import os
 import re
 import shutil
-import socket
-import tarfile
+import ssl
 import tempfile
-import threading
+import time
 import urllib.error
 import urllib.request
-import zlib
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
-from typing import Any, BinaryIO
-from urllib.parse import urlsplit
+from typing import BinaryIO
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import filelock
+
+from keras_bert_trend.sources.archive import ARCHIVE_SUFFIXES, CHUNK, GIB, MAX_UNPACKED, Budget, unpack
+from keras_bert_trend.sources.source import sha256_of
 
 HANDLE_FORMS = (
     'Give "minilm", the folder of a TF Hub SavedModel, of a google-research/bert checkpoint or of a Hugging Face BERT, '
@@ -41,56 +43,58 @@ BY_HAND = (
     '"kaggle:owner/model/framework/variation" (`pip install kagglehub`).'
 )
 
-ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 HUB_NAME = re.compile(r"([\w.-]+/)?[\w.-]+", re.ASCII)
 KAGGLE_FORM = re.compile(r"(\w[\w.-]*/){3}\w[\w.-]*(/\d+)?", re.ASCII)
+MODEL_FILES = ("saved_model.pb", "config.json", "bert_config.json")  # of these a model's folder holds one
 
-GIB = 2**30
-MAX_MEMBERS = 10_000
-MAX_UNPACKED = 20 * GIB  # BERT-large is 1.3 GiB
-# Weights hardly compress, text does by 3; only zeros reach gzip's 1000. A small archive may still hold 1 GiB of them.
-MAX_RATIO, ALWAYS_ALLOWED = 100, GIB
-CHUNK = 2**20
-MAX_READ = 16 * CHUNK
 SILENCE = 60.0  # seconds without a byte from a server, after which it counts as gone
-
-# One at a time in this process: a second thread would otherwise poll `tensorflow_hub`'s lock file every five seconds.
-_FILLING = threading.RLock()
+SLOWEST = 16 * 2**10  # bytes a second on average, below which it does too
 
 
-def resolve_handle(handle: str) -> str:
+def resolve_handle(handle: str, sha256: str | None = None) -> str:
     """Return the path on this machine of what a handle names; fetch or unpack it into the cache where need be.
 
     Args:
-        handle: one of
+        handle: str. One of
 
             * a local path, which is returned as it is
             * a `.tar.gz`, `.tgz` or `.tar` file of a model's folder, cached by the file's SHA-256
             * an `http(s)://` URL of a TF Hub model, on tfhub.dev, Kaggle or any other server that hands out the
-              compressed SavedModel: by `tensorflow_hub.resolve` and in its cache
+              compressed SavedModel
             * `kaggle:owner/model/framework/variation[/version]`: by `kagglehub.model_download` and in its cache
             * `gs://…` or another scheme that `tf.io.gfile` reads: a folder, or one of the archives; cached by the URL
 
+        sha256: str or `None`. The SHA-256 that an archive, on this machine or behind a URL, must have, in hexadecimal.
+            Defaults to `None`, any.
+
     Returns:
-        A path. Whether a model is there is not looked at, not even whether a local path exists. Where an archive or a
-        download holds nothing but one folder, that folder.
+        A path. Whether a local path exists, or holds a model, is not looked at. Where an archive or a download holds
+        nothing but one folder, that folder.
 
     Raises:
-        ValueError: a remote handle is malformed, or what it names cannot be fetched, or an archive is not sound. The
-            message names the handle, the reason and what to do.
-        ImportError: a `kaggle:` handle without `kagglehub`.
+        ValueError: if a remote handle is malformed, or what it names cannot be fetched, or an archive is not sound, has
+            another SHA-256, or holds no model. The message names the handle, the reason and what to do.
+        ImportError: if `kagglehub` is missing for a `kaggle:` handle.
     """
     scheme, separator, rest = handle.partition("://")
+    if separator and scheme == "file":
+        return resolve_handle(rest, sha256)
+    is_archive = handle.lower().endswith(ARCHIVE_SUFFIXES) and (separator or os.path.isfile(handle))
+    if sha256 and not (is_archive or scheme in ("https", "http")):
+        raise ValueError(
+            f"`handle` {handle!r}: a SHA-256 can be checked of archives ({', '.join(ARCHIVE_SUFFIXES)}) only."
+        )
+    if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256.lower()):
+        raise ValueError(f"`sha256` must be 64 hexadecimal digits, got {sha256!r}.")
+    pin = sha256.lower() if sha256 else None
     if scheme in ("https", "http") and separator:
-        folder = _download(handle)
+        folder = _download(handle, pin)
     elif handle.startswith("kaggle:"):
         folder = _download_from_kaggle(handle)
-    elif separator and scheme == "file":
-        return resolve_handle(rest)
     elif separator:
-        folder = _copy_from_remote(handle)
-    elif handle.lower().endswith(ARCHIVE_SUFFIXES) and os.path.isfile(handle):
-        folder = _unpack_local(handle)
+        folder = _copy_from_remote(handle, pin)
+    elif is_archive:
+        folder = _unpack_local(handle, pin)
     else:
         return handle
     return _without_wrapping_folder(folder)
@@ -105,111 +109,139 @@ def _without_wrapping_folder(folder: str) -> str:
 # The cache.
 
 
-def _cached(name: str, handle: str, fill: Callable[[str], None]) -> str:
-    """Return the cache's folder `name`; where there is none, let `fill` write it under a temporary name first.
+def _cached(name: str, fill: Callable[[str], None]) -> str:
+    """Return the cache's folder `name`. If there is none, let `fill` write it under a temporary name first.
 
-    `tensorflow_hub` brings what this takes between processes: a lock file, the renaming, the removal when `fill` fails.
+    One process at a time fills a folder. The system releases the lock of a process that ends, however it ends.
     """
-    from tensorflow_hub import resolver
-
-    folder = os.path.join(_cache_dir(), name)
-    with _FILLING:
-        os.makedirs(os.path.dirname(folder), exist_ok=True)
-        _remove_abandoned(folder)
-        return resolver.atomic_download(handle, lambda _, temporary: fill(temporary), folder)
-
-
-def _cache_dir() -> str:
-    from tensorflow_hub import resolver
-
-    folder = resolver.tfhub_cache_dir(use_temp=True)
-    if "://" in folder:  # a bucket; what is read here has to be a local file
-        folder = os.path.join(tempfile.gettempdir(), "tfhub_modules")
+    cache = os.environ.get("TFHUB_CACHE_DIR", "")
+    if not cache or "://" in cache:  # a bucket; what is read here has to be a local file
+        cache = os.path.join(tempfile.gettempdir(), "tfhub_modules")
+    folder = os.path.join(cache, name)
+    if _is_filled(folder):
+        return folder
+    os.makedirs(os.path.join(cache, ".locks"), exist_ok=True)
+    with filelock.FileLock(os.path.join(cache, ".locks", f"{name}.lock")):
+        if _is_filled(folder):
+            return folder
+        partial = f"{folder}.partial"
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        try:
+            os.mkdir(partial)
+            fill(partial)
+            model = _without_wrapping_folder(partial)
+            if not any(os.path.isfile(os.path.join(model, file)) for file in MODEL_FILES):
+                raise ValueError(f"it holds no model: none of {', '.join(MODEL_FILES)}")
+            if os.path.isdir(folder):  # `tensorflow_hub` makes an empty one of an archive without members
+                os.rmdir(folder)
+            os.rename(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
-def _remove_abandoned(folder: str) -> None:
-    """Remove what a killed process left beside `folder`; `tensorflow_hub` would wait for it for up to 20 minutes."""
-    with contextlib.suppress(OSError):
-        with open(folder + ".lock", encoding="utf-8", errors="replace") as file:
-            owner = file.read()
-        uid = owner.rpartition(".")[2]
-        if uid.isalnum() and _is_gone(owner):
-            shutil.rmtree(f"{folder}.{uid}.tmp", ignore_errors=True)
-            os.remove(folder + ".lock")
-
-
-def _is_gone(owner: str) -> bool:
-    """Whether the owner of a lock, `host.pid.uid`, was a process of this machine that has ended.
-
-    An error here costs a second download, no more: whoever is complete first gets the name.
-    """
-    host, _, pid = owner.rpartition(".")[0].rpartition(".")
-    if os.name != "posix" or host != socket.gethostname() or not pid.isdecimal():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        pass
-    return False
+def _is_filled(folder: str) -> bool:
+    return os.path.isdir(folder) and bool(os.listdir(folder))
 
 
 # URLs.
 
 
-class _CheckedUrl(str):
-    """A URL that this module asks for, so that its resolver leaves everybody else's downloads alone."""
+def _download(url: str, sha256: str | None) -> str:
+    if os.environ.get("TFHUB_MODEL_LOAD_FORMAT") == "UNCOMPRESSED" and not sha256:
+        import tensorflow_hub
 
-
-def _download(url: str) -> str:
-    import tensorflow_hub
-
-    _register_resolver()
+        return _copy_from_remote(tensorflow_hub.resolve(url), None)
+    # Without a SHA-256, the name that `tensorflow_hub` has for it: what is in the cache already is used, by both.
+    name = f"archive-{sha256}" if sha256 else hashlib.sha1(url.encode("utf-8")).hexdigest()
     try:
-        path = tensorflow_hub.resolve(_CheckedUrl(url))
-    except Exception as error:  # urllib, http.client, tarfile and TensorFlow errors all come out of it
+        return _cached(name, functools.partial(_fetch, url, sha256))
+    except Exception as error:  # of urllib, http.client, the archive, the disk
         advice = [_reason(error) + ".", BY_HAND]
         if not isinstance(error, ValueError) or urlsplit(url).hostname == "tfhub.dev":
             advice.insert(1, "tfhub.dev now redirects to Kaggle, where not every model is at its old address.")
         raise ValueError(f"`handle` {url!r} could not be downloaded: {' '.join(advice)}") from error
-    return _copy_from_remote(path) if "://" in path else path  # TFHUB_MODEL_LOAD_FORMAT=UNCOMPRESSED gives a gs:// path
+
+
+def _fetch(url: str, sha256: str | None, folder: str) -> None:
+    parts = urlsplit(url)
+    query = urlencode([*parse_qsl(parts.query), ("tf-hub-format", "compressed")])
+    with (
+        _opener().open(urlunsplit(parts._replace(query=query)), timeout=SILENCE) as response,
+        tempfile.TemporaryFile(dir=os.path.dirname(folder)) as file,  # nameless: a killed process leaves none
+    ):
+        _receive(response, file, url)
+        try:
+            _unpack_checked(file, sha256, folder)
+        except ValueError as error:
+            raise ValueError(f"the server sent {response.headers.get_content_type()}; {error}") from error
+
+
+def _unpack_checked(file: BinaryIO, sha256: str | None, folder: str) -> None:
+    if sha256 and (found := sha256_of(file)) != sha256:
+        raise ValueError(f"its SHA-256 is {found}, not {sha256}")
+    unpack(file, folder)
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        scheme = urlsplit(newurl).scheme
+        if scheme not in ("https", req.type):
+            raise ValueError(f"the server redirects from {req.type} to {newurl!r}, which is not safe")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+class _Paced(io.RawIOBase):
+    """What a connection reads from its socket, while it is fast enough: a timeout alone lets one byte a minute pass."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw, self._begin, self._count = raw, time.monotonic(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer):
+        count = self._raw.readinto(buffer)
+        self._count += count or 0
+        if time.monotonic() - self._begin > SILENCE + self._count / SLOWEST:
+            raise TimeoutError(f"only {self._count:,} bytes came in {time.monotonic() - self._begin:.0f} s")
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _PacedResponse(http.client.HTTPResponse):
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.fp = io.BufferedReader(_Paced(self.fp.detach()))
+
+
+class _Connection(http.client.HTTPConnection):
+    response_class = _PacedResponse
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    response_class = _PacedResponse
+
+
+class _Handler(urllib.request.HTTPHandler):
+    def http_open(self, req):
+        return self.do_open(_Connection, req)
+
+
+class _SecureHandler(urllib.request.HTTPSHandler):
+    def https_open(self, req):
+        context = ssl.create_default_context()
+        if os.environ.get("TFHUB_DISABLE_CERT_VALIDATION") == "true":  # as `tensorflow_hub` has it
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return self.do_open(_SecureConnection, req, context=context)
 
 
 @functools.cache
-def _register_resolver() -> None:
-    """Give `tensorflow_hub.resolve` a resolver that checks what it downloads.
-
-    Its own one (0.16.1) takes a download that ends early, or has a flipped bit, for complete whenever the tar archive
-    then seems to end between two members, and keeps the half model in the cache for ever. It also waits without limit
-    for a server that has fallen silent, and has no limit for what an archive unpacks to.
-    """
-    from tensorflow_hub import compressed_module_resolver, registry
-
-    class CheckedResolver(compressed_module_resolver.HttpCompressedFileResolver):
-        def is_supported(self, handle: str) -> bool:
-            return isinstance(handle, _CheckedUrl) and super().is_supported(handle)
-
-        def __call__(self, handle: str) -> str:
-            # The name that `tensorflow_hub` has for it: what is in the cache already is used, by both.
-            name = hashlib.sha1(handle.encode("utf-8")).hexdigest()
-            return _cached(name, handle, functools.partial(self._fetch, handle))
-
-        def _fetch(self, url: str, folder: str) -> None:
-            request = urllib.request.Request(self._append_compressed_format_query(url))
-            with (
-                urllib.request.urlopen(request, timeout=SILENCE, context=self._context) as response,
-                tempfile.TemporaryFile(dir=os.path.dirname(folder)) as file,  # nameless: a killed process leaves none
-            ):
-                _receive(response, file, url)
-                try:
-                    _unpack(file, folder)
-                except ValueError as error:
-                    kind = response.headers.get_content_type()
-                    raise ValueError(f"the server sent {kind}; {error}") from error
-
-    registry.resolver.add_implementation(CheckedResolver())
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_SafeRedirects, _Handler, _SecureHandler)
 
 
 def _receive(response: http.client.HTTPResponse, file: BinaryIO, url: str) -> None:
@@ -279,29 +311,29 @@ def _download_from_kaggle(handle: str) -> str:
 # Remote file systems.
 
 
-def _copy_from_remote(url: str) -> str:
+def _copy_from_remote(url: str, sha256: str | None) -> str:
     import tensorflow as tf
 
     schemes = sorted(f"{scheme}://" for scheme in tf.io.gfile.get_registered_schemes() if scheme)
     if url.partition("://")[0] + "://" not in schemes:
         raise ValueError(f"`handle` {url!r}: TensorFlow reads only {', '.join(schemes)} here. {HANDLE_FORMS}")
     url = url.rstrip("/")
-    name = "copy-" + hashlib.sha256(url.encode("utf-8")).hexdigest()
+    name = f"archive-{sha256}" if sha256 else "copy-" + hashlib.sha256(url.encode("utf-8")).hexdigest()
     try:
-        return _cached(name, url, functools.partial(_fetch_remote, url))
+        return _cached(name, functools.partial(_fetch_remote, url, sha256))
     except Exception as error:  # TensorFlow's own, one for each way to fail
         raise ValueError(f"`handle` {url!r} could not be copied: {_reason(error)}.") from error
 
 
-def _fetch_remote(url: str, folder: str) -> None:
+def _fetch_remote(url: str, sha256: str | None, folder: str) -> None:
     import tensorflow as tf
 
     if tf.io.gfile.isdir(url):
-        _copy_folder(url, folder, _Budget(MAX_UNPACKED))
+        _copy_folder(url, folder, Budget(MAX_UNPACKED))
     elif url.endswith(ARCHIVE_SUFFIXES) and tf.io.gfile.exists(url):
         with tempfile.TemporaryFile(dir=os.path.dirname(folder)) as file:
             _copy_file(url, file)
-            _unpack(file, folder)
+            _unpack_checked(file, sha256, folder)
     else:
         raise ValueError(
             "it is no folder and no archive that can be read: it does not exist, or needs credentials, or there is no "
@@ -309,7 +341,7 @@ def _fetch_remote(url: str, folder: str) -> None:
         )
 
 
-def _copy_folder(source: str, target: str, budget: _Budget) -> None:
+def _copy_folder(source: str, target: str, budget: Budget) -> None:
     import tensorflow as tf
 
     os.makedirs(target, exist_ok=True)
@@ -341,104 +373,12 @@ def _copy_file(path: str, file: BinaryIO) -> None:
 # Archives.
 
 
-def _unpack_local(path: str) -> str:
+def _unpack_local(path: str, sha256: str | None) -> str:
     try:
         with open(path, "rb") as file:
-            digest = hashlib.sha256()
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-            return _cached(f"archive-{digest.hexdigest()}", path, functools.partial(_unpack, file))
-    except Exception as error:  # of the archive, of the disk, of TensorFlow
+            found = sha256_of(file)
+            if sha256 not in (None, found):
+                raise ValueError(f"its SHA-256 is {found}, not {sha256}")
+            return _cached(f"archive-{found}", functools.partial(unpack, file))
+    except Exception as error:  # of the archive, of the disk
         raise ValueError(f"`handle` {path!r} could not be unpacked: {_reason(error)}.") from error
-
-
-class _Budget:
-    """How many files and bytes may still be written.
-
-    Args:
-        size: the bytes.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size, self._left, self._members = size, size, MAX_MEMBERS
-
-    def spend(self, size: int) -> None:
-        self._left -= size
-        self._members -= 1
-        if self._left < 0:
-            raise ValueError(f"it unpacks to more than the {self.size / GIB:.1f} GiB that its size is allowed")
-        if self._members < 0:
-            raise ValueError(f"it holds more than {MAX_MEMBERS:,} files")
-
-
-class _SmallReads:
-    """What `tarfile` reads from, less the headers that claim gigabytes: it would read them at once, into memory.
-
-    Args:
-        stream: the tar stream, without compression.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self.seek, self.tell, self._stream = stream.seek, stream.tell, stream
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= MAX_READ:
-            raise ValueError("it has a header of an impossible size")
-        return self._stream.read(size)
-
-
-def _unpack(file: BinaryIO, folder: str) -> None:
-    """Unpack a tar archive, gzipped or not, into an empty folder.
-
-    Raises:
-        ValueError: it is no archive, is damaged or truncated, holds anything but files and folders with names below
-            `folder`, or too much. "It" in the message is the archive.
-    """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    compressed = file.read(2) == b"\x1f\x8b"
-    file.seek(0)
-    stream = gzip.GzipFile(fileobj=file) if compressed else file
-    budget = _Budget(min(MAX_UNPACKED, max(ALWAYS_ALLOWED, MAX_RATIO * size)))
-    complaint = "it is no .tar.gz or .tar archive"
-    try:
-        with tarfile.open(fileobj=_SmallReads(stream), mode="r:") as archive:
-            complaint = "it is a truncated or damaged archive"
-            files = sum(_unpack_member(archive, member, folder, budget) for member in archive)
-            _check_end(stream, archive.offset, budget)
-    except EOFError as error:
-        raise ValueError(f"it is a truncated archive ({error})") from error
-    except (tarfile.TarError, zlib.error, gzip.BadGzipFile, RecursionError) as error:
-        raise ValueError(f"{complaint} ({error})") from error
-    if not files:
-        raise ValueError("it is an archive without any file")
-
-
-def _unpack_member(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: str, budget: _Budget) -> bool:
-    """Write one member, without its owner, mode and time; return whether it is a file."""
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name or os.path.splitdrive(member.name)[0]:
-        raise ValueError(f"it is refused: its member {member.name!r} would be written outside the model's folder")
-    if not (member.isreg() or member.isdir()):
-        raise ValueError(f"it is refused: its member {member.name!r} is no file and no folder, but a link or a device")
-    budget.spend(member.size)
-    target = os.path.join(folder, *path.parts)
-    if member.isdir():
-        os.makedirs(target, exist_ok=True)
-        return False
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    with archive.extractfile(member) as source, open(target, "xb") as file:
-        shutil.copyfileobj(source, file, CHUNK)
-    return True
-
-
-def _check_end(stream: Any, offset: int, budget: _Budget) -> None:
-    """Check that the archive ends with its mark, and read the rest, so that gzip compares its checksum.
-
-    `tarfile` takes a header that is damaged or missing for the end.
-    """
-    stream.seek(offset)
-    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("it ends without the end-of-archive mark")
-    while chunk := stream.read(CHUNK):
-        budget.spend(len(chunk))

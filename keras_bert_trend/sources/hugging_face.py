@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -23,8 +24,11 @@ from keras_bert_trend.sources.tokenizer_json import read_tokenizer_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
+MAX_HEADER = 2 * 2**20  # bytes of a safetensors file's table of contents; BERT-large's has 40 KiB
+MAX_JSON = 32 * 2**20  # bytes; a multilingual tokenizer.json has 10 MiB
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+<<<<<<< HEAD
 # sentence-transformers' name of a pooling → this package's.
 _POOLINGS = {
     "pooling_mode_cls_token": "cls",
@@ -32,24 +36,43 @@ _POOLINGS = {
     "pooling_mode_max_tokens": "max",
 }
 _EMBEDDINGS = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+=======
+_DTYPES = ("F32", "F16", "BF16", "F64")
+>>>>>>> 82b3cfe (Downloads: one lock the system keeps, total deadlines, safe redirects, pinned hashes; archives and Hugging Face folders refuse more)
 # Tensors beside the encoder that its outputs do not depend on: position buffers and task heads.
 _IGNORED = re.compile(r"^(embeddings\.position_ids|embeddings\.token_type_ids|cls\.|classifier\.|qa_outputs\.)")
+
+
+class _Tensor(NamedTuple):
+    """A tensor of a safetensors file: PyTorch's name, `(out, in)` kernels."""
+
+    file: str
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def read(self, transposed: bool) -> np.ndarray:
+        with safe_open(self.file, framework="numpy") as file:
+            array = file.get_tensor(self.name)
+        return (array.T if transposed else array).astype(np.float32, copy=False)
 
 
 def read_hugging_face_model(path: str) -> Source:
     """Read a BERT folder in Hugging Face's layout.
 
-    The mask constant is −1e9 (transformers masks with the smallest float, which gives the same float32 softmax).
-    Where the checkpoint has no pooler, `pooled_output` is the first token's last hidden state.
+    The mask constant is −1e9: transformers masks with the smallest float, which gives the same float32 softmax. If the
+    checkpoint has no pooler, `pooled_output` is the first token's last hidden state.
 
     Args:
-        path: the folder.
+        path: str. The folder.
 
     Raises:
-        ValueError: a file is missing, damaged, or does not fit the others.
-        UnsupportedArchitectureError: `config.json` describes something other than an encoder-only BERT.
+        ValueError: if a file is missing, damaged, or does not fit the others.
+        UnsupportedArchitectureError: if `config.json` describes something other than an encoder-only BERT, or a weight
+            is quantised.
     """
     fields = read_json(os.path.join(path, "config.json"))
+<<<<<<< HEAD
     files = _find_tensors(path)
     places, unknown = {}, []
     for tensor, file in files.items():
@@ -68,11 +91,28 @@ def read_hugging_face_model(path: str) -> Source:
 
     pooling, sequence_length = _sentence_transformers(path)
     vocabulary, lower_case, strip_accents = _text(path)
+=======
+    _check_architecture(fields, path)
+    tensors = _find_tensors(path)
+    has_pooler = any(name in tensors for name in _tensor_names("pooler/dense/kernel"))
+    config = bert_config(
+        fields, os.path.join(path, "config.json"), _ACTIVATIONS, pooler="tanh" if has_pooler else "identity"
+    )
+    places = _find_places(tensors, config, path)
+    vocabulary_file = os.path.join(path, "vocab.txt")
+    vocabulary = read_vocabulary_file(vocabulary_file) if os.path.isfile(vocabulary_file) else None
+    lower_case, strip_accents = None, None
+    try:
+        lower_case, strip_accents = _normalization(path)
+    except UnsupportedArchitectureError as error:
+        warnings.warn(f"{error} The model's vocabulary is left out.", stacklevel=2)
+        vocabulary = None
+>>>>>>> 82b3cfe (Downloads: one lock the system keeps, total deadlines, safe redirects, pinned hashes; archives and Hugging Face folders refuse more)
     return Source(
-        config=_config(fields, path, has_pooler="pooler/dense/kernel" in places),
+        config=config,
         weights=LazyWeights(
-            {role: _tensor_shape(*place) for role, place in places.items()},
-            lambda role: _read_tensor(*places[role]),
+            {role: tensor.shape[::-1] if _is_transposed(role) else tensor.shape for role, tensor in places.items()},
+            lambda role: places[role].read(_is_transposed(role)),
         ),
         vocabulary=vocabulary,
         lower_case=lower_case,
@@ -83,6 +123,7 @@ def read_hugging_face_model(path: str) -> Source:
     )
 
 
+<<<<<<< HEAD
 def _text(path: str) -> tuple[tuple[str, ...] | None, bool | None, bool | None]:
     """Return vocabulary, lower case and strip accents: of `vocab.txt`, or of `tokenizer.json` if there is none.
 
@@ -126,111 +167,142 @@ def _config(fields: dict, path: str, has_pooler: bool) -> BertConfig:
     def refuse(reason):
         return UnsupportedArchitectureError(
             f"{path!r}: config.json {reason}. Supported is model_type 'bert' with absolute positions, encoder only."
+=======
+def _check_architecture(fields: dict, path: str) -> None:
+    """Refuse what `config.json` says of another architecture, or of numbers that are not those of its weights."""
+    if str(fields.get("module", "")).startswith(("keras_hub", "keras_nlp")):
+        raise UnsupportedArchitectureError(
+            f"{path!r} is a preset of KerasHub's, which is not supported. Give the TF Hub SavedModel, the "
+            "google-research/bert checkpoint or the Hugging Face folder that it was made of."
+        )
+    plain = {"model_type": "bert", "position_embedding_type": "absolute"}
+    absent = ("is_decoder", "add_cross_attention", "pruned_heads", "quantization_config", "auto_map")
+    wrong = [name for name, value in plain.items() if fields.get(name, value) != value]
+    wrong += [name for name in absent if fields.get(name)]
+    if wrong:
+        raise UnsupportedArchitectureError(
+            f"{path!r}: config.json says {wrong[0]}={fields[wrong[0]]!r}. Supported is model_type 'bert' with absolute "
+            "positions, encoder only, without code, pruning or quantisation of its own."
+>>>>>>> 82b3cfe (Downloads: one lock the system keeps, total deadlines, safe redirects, pinned hashes; archives and Hugging Face folders refuse more)
         )
 
-    if fields.get("model_type", "bert") != "bert":
-        raise refuse(f"says model_type={fields['model_type']!r}")
-    if fields.get("position_embedding_type", "absolute") != "absolute":
-        raise refuse(f"says position_embedding_type={fields['position_embedding_type']!r}")
-    if fields.get("is_decoder") or fields.get("add_cross_attention"):
-        raise refuse("describes a decoder")
-    pooler = "tanh" if has_pooler else "identity"
-    return bert_config(fields, os.path.join(path, "config.json"), _ACTIVATIONS, pooler=pooler)
 
-
-def _find_tensors(path: str) -> dict[str, str]:
-    """Return tensor name → the file it stands in, for one `model.safetensors` or for shards with an index."""
+def _find_tensors(path: str) -> dict[str, _Tensor]:
+    """Return all tensors by name, of one `model.safetensors` or of shards with an index."""
     weights_file, index_file = os.path.join(path, WEIGHTS_FILE), os.path.join(path, INDEX_FILE)
     if os.path.isfile(weights_file):
-        return dict.fromkeys(_tensor_names(weights_file), weights_file)
+        return _read_header(weights_file)
     if not os.path.isfile(index_file):
-        raise ValueError(f"{path!r} has a config.json but no {WEIGHTS_FILE} (nor {INDEX_FILE}).")
+        advice = "."
+        if os.path.isfile(os.path.join(path, "pytorch_model.bin")):
+            advice = (
+                ", only pytorch_model.bin, which could run code when it is read. Convert it where you trust it: "
+                f"transformers.AutoModel.from_pretrained({path!r}).save_pretrained(NEW_FOLDER), and copy vocab.txt."
+            )
+        raise ValueError(f"{path!r} has a config.json but no {WEIGHTS_FILE} (nor {INDEX_FILE}){advice}")
     shards = read_json(index_file).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
         raise ValueError(f"{index_file!r} lacks `weight_map`: tensor name to file name.")
+    tensors = {}
     for shard in sorted(set(shards.values())):
         # The name comes from a downloaded file: it must not lead out of the folder.
         if shard != os.path.basename(shard) or not os.path.isfile(os.path.join(path, shard)):
             raise ValueError(f"{index_file!r} names the shard {shard!r}, which is no file beside it.")
-        lacking = {tensor for tensor, place in shards.items() if place == shard}
-        lacking -= set(_tensor_names(os.path.join(path, shard)))
-        if lacking:
-            raise ValueError(f"{os.path.join(path, shard)!r} lacks tensors of {INDEX_FILE}: {sorted(lacking)[:6]}.")
-    return {tensor: os.path.join(path, shard) for tensor, shard in shards.items()}
+        found = _read_header(os.path.join(path, shard))
+        named = {tensor for tensor, place in shards.items() if place == shard}
+        if lacking := sorted(named - set(found)):
+            raise ValueError(f"{os.path.join(path, shard)!r} lacks tensors of {INDEX_FILE}: {lacking[:6]}.")
+        tensors |= {name: found[name] for name in named}
+    return tensors
 
 
-def _tensor_names(file_name: str) -> list[str]:
+def _read_header(path: str) -> dict[str, _Tensor]:
+    """Return the tensors of a safetensors file by name, without reading one."""
     try:
-        with safe_open(file_name, framework="numpy") as file:
-            return list(file.keys())
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+        if size > MAX_HEADER:
+            raise ValueError(f"{path!r} has a table of contents of {size:,} bytes, which no BERT has.")
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {n: _Tensor(path, n, str(s.get_dtype()), tuple(s.get_shape())) for n, s in slices.items()}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file_name!r} cannot be read: {error}.") from error
+        raise ValueError(f"{path!r} cannot be read: {error}.") from error
 
 
-def _role(name: str) -> tuple[str | None, bool]:
-    """Return the google-research/bert name for a Hugging Face tensor, and whether it is stored transposed."""
-    parts = name.split(".")
-    leaf = parts[-1]
-    if parts[0] == "embeddings" and len(parts) == 3:
-        if parts[1] in _EMBEDDINGS and leaf == "weight":
-            return f"embeddings/{parts[1]}", False
-        if parts[1] == "LayerNorm":
-            return _norm_role("embeddings/LayerNorm", leaf)
-    if parts[:2] == ["encoder", "layer"] and len(parts) > 4:
-        prefix = "/".join(["encoder", f"layer_{parts[2]}", *parts[3:-1]])
-        return _norm_role(prefix, leaf) if parts[-2] == "LayerNorm" else _dense_role(prefix, leaf)
-    if parts[:2] == ["pooler", "dense"]:
-        return _dense_role("pooler/dense", leaf)
-    return None, False
+def _find_places(tensors: dict[str, _Tensor], config: BertConfig, path: str) -> dict[str, _Tensor]:
+    """Return google-research/bert's names for the tensors; which are missing is for whoever wants them to say."""
+    places = {}
+    for role in config.weight_shapes():
+        found = [tensors[name] for name in _tensor_names(role) if name in tensors]
+        if len(found) > 1:
+            raise ValueError(f"{path!r} holds {role!r} twice, as {[tensor.name for tensor in found]}.")
+        if found and found[0].dtype not in _DTYPES:
+            raise UnsupportedArchitectureError(
+                f"{path!r}: {found[0].name!r} has the dtype {found[0].dtype}; supported are {', '.join(_DTYPES)}."
+            )
+        if found:
+            places[role] = found[0]
+    unknown = sorted(set(tensors) - {tensor.name for tensor in places.values()})
+    unknown = [name for name in unknown if not _IGNORED.match(name.removeprefix("bert."))]
+    if unknown:
+        raise UnsupportedArchitectureError(
+            f"{path!r} holds tensors that the BERT of its config.json does not have: {unknown[:6]}."
+        )
+    return places
 
 
-def _norm_role(prefix: str, leaf: str) -> tuple[str | None, bool]:
-    # Checkpoints converted early on say gamma and beta.
-    role = {"weight": "gamma", "bias": "beta", "gamma": "gamma", "beta": "beta"}.get(leaf)
-    return (f"{prefix}/{role}" if role else None), False
+def _tensor_names(role: str) -> list[str]:
+    """Return what Hugging Face may call a weight; checkpoints converted early on say gamma and beta."""
+    module, _, leaf = role.replace("layer_", "layer.").replace("/", ".").rpartition(".")
+    leaves = {"kernel": ["weight"], "bias": ["bias"], "gamma": ["weight", "gamma"], "beta": ["bias", "beta"]}
+    return [f"{prefix}{module}.{end}" for prefix in ("", "bert.") for end in leaves.get(leaf, [f"{leaf}.weight"])]
 
 
-def _dense_role(prefix: str, leaf: str) -> tuple[str | None, bool]:
-    if leaf == "weight":
-        return f"{prefix}/kernel", True  # PyTorch keeps (out, in)
-    return (f"{prefix}/bias" if leaf == "bias" else None), False
-
-
-def _tensor_shape(path: str, tensor: str, transposed: bool) -> tuple[int, ...]:
-    with safe_open(path, framework="numpy") as file:
-        shape = tuple(file.get_slice(tensor).get_shape())
-    return shape[::-1] if transposed else shape
-
-
-def _read_tensor(path: str, tensor: str, transposed: bool) -> np.ndarray:
-    with safe_open(path, framework="numpy") as file:
-        array = file.get_tensor(tensor)
-    return (array.T if transposed else array).astype(np.float32, copy=False)
+def _is_transposed(role: str) -> bool:
+    return role.endswith("/kernel")  # PyTorch keeps (out, in)
 
 
 def _normalization(path: str) -> tuple[bool | None, bool | None]:
-    """Read (lower case, strip accents) from `tokenizer_config.json`, else from `tokenizer.json`'s normalizer."""
-    file = os.path.join(path, "tokenizer_config.json")
-    if os.path.isfile(file) and "do_lower_case" in (fields := read_json(file)):
-        return bool(fields["do_lower_case"]), fields.get("strip_accents")
-    file = os.path.join(path, "tokenizer.json")
-    if os.path.isfile(file):
-        normalizer = read_json(file).get("normalizer") or {}
-        if "lowercase" in normalizer:
-            return bool(normalizer["lowercase"]), normalizer.get("strip_accents")
-    return None, None
+    """Read (lower case, strip accents) from `tokenizer_config.json`, else from `tokenizer.json`'s normalizer.
+
+    Raises:
+        UnsupportedArchitectureError: if texts are normalised in another way than google-research/bert does.
+    """
+    settings_file, tokenizer_file = (os.path.join(path, f"tokenizer{end}.json") for end in ("_config", ""))
+    settings = read_json(settings_file) if os.path.isfile(settings_file) else {}
+    normalizer = read_json(tokenizer_file).get("normalizer") if os.path.isfile(tokenizer_file) else None
+    if normalizer:
+        steps = normalizer["normalizers"] if normalizer.get("type") == "Sequence" else [normalizer]
+        kinds = [step.get("type", "BertNormalizer") for step in steps]
+        if kinds != ["BertNormalizer"]:
+            raise UnsupportedArchitectureError(f"{tokenizer_file!r} normalises texts by {kinds}, not BertNormalizer.")
+        if "do_lower_case" not in settings:
+            names = {"do_lower_case": "lowercase", "tokenize_chinese_chars": "handle_chinese_chars"}
+            settings = {name: steps[0].get(names.get(name, name)) for name in (*names, "strip_accents")}
+    flags = [settings.get(name) for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars")]
+    if not all(flag is None or isinstance(flag, bool) for flag in flags):
+        raise ValueError(
+            f"{path!r}: its tokenizer's do_lower_case, strip_accents and tokenize_chinese_chars must be true, false "
+            f"or null, got {flags}."
+        )
+    if flags[2] is False:
+        raise UnsupportedArchitectureError(f"{path!r}: its tokenizer does not take Chinese characters apart.")
+    return flags[0], flags[1]
 
 
 def read_json(path: str) -> dict[str, Any]:
     """Read a JSON object from a file.
 
+    Args:
+        path: str. The file.
+
     Raises:
-        ValueError: the file cannot be read, is no JSON, or holds something other than an object.
+        ValueError: if the file cannot be read, is not JSON, or holds something other than an object.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            fields = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
+        fields = json.loads(read_bytes(path, MAX_JSON))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path!r} cannot be read: {error}.") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{path!r} must hold a JSON object, got {type(fields).__name__}.")
@@ -241,17 +313,17 @@ def bert_config(fields: Mapping[str, Any], path: str, activations: Mapping[str, 
     """Make a `BertConfig` from the field names of google-research/bert, which Hugging Face took over.
 
     Args:
-        fields: the content of `bert_config.json` or `config.json`.
-        path: that file, for messages.
-        activations: what the publisher's names of activations mean: `hidden_act` → `BertConfig.hidden_act`.
+        fields: mapping. The content of `bert_config.json` or `config.json`.
+        path: str. That file, for messages.
+        activations: mapping. What the publisher's names of activations mean: `hidden_act` → `BertConfig.hidden_act`.
         **others: fields of `BertConfig` that stand in no file.
 
     Raises:
-        ValueError: a field is missing or has a value that no BERT can have.
-        UnsupportedArchitectureError: the activation is another one.
+        ValueError: if a field is missing or has a value that no BERT can have.
+        UnsupportedArchitectureError: if the activation is another one.
     """
     hidden_act = fields.get("hidden_act", "gelu")
-    if hidden_act not in activations:
+    if not isinstance(hidden_act, str) or hidden_act not in activations:
         raise UnsupportedArchitectureError(f"{path!r} says hidden_act={hidden_act!r}, known are {sorted(activations)}.")
     try:
         return BertConfig(

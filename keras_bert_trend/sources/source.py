@@ -1,17 +1,18 @@
-"""What every source gives: an architecture, named weights, and what the preprocessing needs to know."""
+"""What reading a model gives: its architecture, its named weights, and what the preprocessing needs to know."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 from keras_bert_trend.encoder.config import BertConfig
 
 
 class UnsupportedArchitectureError(ValueError):
-    """The model was read, but is not an architecture whose numbers this package reproduces."""
+    """The model was read, but this package does not reproduce its architecture's numbers."""
 
 
 class LazyWeights(Mapping[str, Any]):
@@ -47,12 +48,12 @@ class TextSource:
     """How a model turns texts into ids.
 
     Args:
-        vocabulary: the WordPiece tokens in the order of their ids, or a serialised SentencePiece model, or `None` where
-            the model brings neither.
-        lower_case: whether texts are lower-cased first, or `None` where the model does not say.
-        strip_accents: whether accents are stripped first, or `None` where the model does not say.
-        sequence_length: the length that the model pads to, or `None`.
-        origin: where it was read from, for messages.
+        vocabulary: tuple of str, bytes or `None`. The WordPiece tokens in the order of their ids, or a serialised
+            SentencePiece model; `None` if the model brings neither.
+        lower_case: bool or `None`. Whether texts are lower-cased first; `None` if the model does not say.
+        strip_accents: bool or `None`. Whether accents are stripped first; `None` if the model does not say.
+        sequence_length: int or `None`. The number of tokens that the model pads to, if it says.
+        origin: str. Where it was read from, for messages.
     """
 
     vocabulary: tuple[str, ...] | bytes | None
@@ -67,8 +68,9 @@ class Source(TextSource):
     """A BERT model as read from a handle; no Keras object, nothing executed.
 
     Args:
-        config: the architecture.
-        weights: google-research/bert names without the leading `bert/` → float32 arrays, kernels `(in, out)`.
+        config: `BertConfig`. The architecture.
+        weights: `LazyWeights`. google-research/bert's name without the leading `bert/` → float32 array; kernels are
+            `(in, out)`.
         pooling: str, list of str or `None`. The pooling that the model was trained with, if its files say so.
         **text: the fields of `TextSource`.
     """
@@ -80,51 +82,67 @@ class Source(TextSource):
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Let whatever goes wrong while a model is read be a `ValueError` that names it.
+    """Turn whatever goes wrong while a model is read into a `ValueError` that names it.
 
-    A downloaded file may be damaged in any way, or be made to: no exception of its reader's inner workings should reach
-    the user bare.
+    A downloaded file may be damaged in any way, or made to be: no exception from inside its reader reaches the user
+    bare.
+
+    Args:
+        path: str. The model, as the user knows it.
     """
     try:
         yield
+    except (ImportError, MemoryError):
+        raise
     except ValueError as error:
         if path in str(error):
             raise
-        raise type(error)(f"{path!r}: {error}") from error
-    except (ImportError, MemoryError):
-        raise
+        kind = UnsupportedArchitectureError if isinstance(error, UnsupportedArchitectureError) else ValueError
+        raise kind(f"{path!r}: {error}") from error
     except Exception as error:
-        raise ValueError(f"{path!r} is damaged, or no model: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{path!r} is damaged, or not a model: {type(error).__name__}: {error}") from error
 
 
 def read_bytes(path: str, limit: int = 64 * 2**20) -> bytes:
     """Read a whole file.
 
     Args:
-        path: the file.
-        limit: the most bytes it may have; a downloaded file is not trusted to be small.
+        path: str. The file.
+        limit: int. The most bytes it may have; a downloaded file is not trusted to be small. Defaults to 64 MiB.
 
     Raises:
-        ValueError: it cannot be read, or is larger.
+        ValueError: if it cannot be read, or is larger.
     """
     try:
         with open(path, "rb") as file:
             content = file.read(limit + 1)
-        if len(content) <= limit:
-            return content
-        raise ValueError(f"{path!r} is larger than {limit} bytes, which no BERT's is.")
     except OSError as error:
         raise ValueError(f"{path!r} cannot be read: {error}.") from error
+    if len(content) > limit:
+        raise ValueError(f"{path!r} is larger than {limit:,} bytes, which no BERT's is.")
+    return content
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Return the SHA-256 of a whole file, in hexadecimal."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(2**20):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def read_vocabulary_file(path: str) -> tuple[str, ...]:
-    """Read a `vocab.txt`: one WordPiece token per line, the line number is the id.
+    """Read a `vocab.txt`: one WordPiece token per line; the line number is the id.
+
+    Args:
+        path: str. The file. A byte order mark at its beginning is not part of the first token.
 
     Raises:
-        ValueError: the file cannot be read, or is not UTF-8.
+        ValueError: if the file cannot be read, or is not UTF-8.
     """
     try:
-        text = read_bytes(path).decode("utf-8")
+        text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"The vocabulary {path!r} is not UTF-8: {error}.") from error
     # Not `splitlines`: multilingual vocabularies hold U+2028 and U+0085 as tokens.
