@@ -85,8 +85,8 @@ def _check(part: str, found: Mapping[str, Any], wanted: Mapping[str, Any], path:
     for name, value in wanted.items():
         if found.get(name, value) != value:
             raise UnsupportedArchitectureError(
-                f"{path!r}: the {part}'s {name} is {found[name]!r}; only BERT's tokenizer is supported, with {value!r}. "
-                "Without the tokenizer's files, the folder is an encoder that takes ids."
+                f"{path!r}: the {part}'s {name} is {found[name]!r}; only BERT's tokenizer is supported, with "
+                f"{value!r}. Without the tokenizer's files, the folder is an encoder that takes ids."
             )
 
 
