@@ -399,7 +399,7 @@ class TestHuggingFace:
         with pytest.raises(ValueError, match=r"config\.json.*`num_layers` must be at most 1000, got 1000000000"):
             load_source(tmp_path)
         self.write(tmp_path, original, config={"num_hidden_layers": 1000})
-        with pytest.raises(ValueError, match="missing.*layer_4"):
+        with pytest.raises(ValueError, match="missing.*layer_10"):
             BertEncoder.from_handle(tmp_path)
 
     @pytest.mark.parametrize(
