@@ -1,4 +1,4 @@
-"""The embeddings: word + position + type, LayerNorm, dropout, and a projection where the tables are narrower."""
+"""The embeddings: word + position + type, LayerNorm, dropout, and a projection if the tables are narrower."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keras_bert_trend.encoder.variables import add_weights
 
 
 class BertEmbeddings(keras.layers.Layer):
-    """Ids to the *static* embedding that enters the first block (Devlin et al. 2019, figure 2).
+    """Turn ids into the *static* embedding that enters the first block (Devlin et al. 2019, figure 2).
 
     Tables narrower than the hidden states are projected after LayerNorm and dropout (Lan et al. 2020, arXiv:1909.11942,
     §3.1; Clark et al. 2020, arXiv:2003.10555).
@@ -42,7 +42,16 @@ class BertEmbeddings(keras.layers.Layer):
         return self.config.embedding_size != self.config.hidden_size
 
     def call(self, input_word_ids, input_type_ids, training=None):
-        """Return the embedding output `(batch, seq, hidden)` for two int tensors `(batch, seq)`."""
+        """Return the embedding output.
+
+        Args:
+            input_word_ids: int tensor `(batch, seq)`.
+            input_type_ids: int tensor `(batch, seq)`.
+            training: bool or `None`. Whether dropout acts. Defaults to `None`, Keras's own setting.
+
+        Returns:
+            A float tensor `(batch, seq, hidden)`.
+        """
         length = ops.shape(input_word_ids)[1]
         x = ops.take(self.word_embeddings, input_word_ids, axis=0)
         x = x + ops.take(self.type_embeddings, input_type_ids, axis=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,6 +11,7 @@ from safetensors.numpy import save_file
 
 from keras_bert_trend._utils import complete_or_nothing
 from keras_bert_trend.encoder.config import BertConfig
+from keras_bert_trend.sources.hugging_face import tensor_names
 from keras_bert_trend.sources.tokenizer_json import write_tokenizer_files
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
@@ -28,7 +28,7 @@ def write_hugging_face(
         )
     if preprocessor is not None and preprocessor.vocabulary.asset_name != "vocab.txt":
         raise ValueError("`preprocessor` has a SentencePiece vocabulary; Hugging Face's BERT has WordPiece.")
-    tensors = {_tensor_name(name): _as_stored(name, array) for name, array in weights.items()}
+    tensors = {tensor_names(name)[0]: _as_stored(name, array) for name, array in weights.items()}
     with complete_or_nothing(path, overwrite) as folder:
         os.mkdir(folder)
         with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
@@ -65,15 +65,6 @@ def _fields(config: BertConfig, preprocessor) -> dict:
         "position_embedding_type": "absolute",
         "torch_dtype": "float32",
     }
-
-
-def _tensor_name(name: str) -> str:
-    """Return Hugging Face's name for a weight of google-research/bert's."""
-    name = re.sub(r"^encoder/layer_(\d+)/", r"encoder/layer/\1/", name)
-    name = re.sub(r"/(kernel|gamma)$", "/weight", name)
-    name = re.sub(r"/(bias|beta)$", "/bias", name)
-    name = re.sub(r"_embeddings$", "_embeddings/weight", name)
-    return name.replace("/", ".")
 
 
 def _as_stored(name: str, array: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Write a model back to the ecosystem: SavedModels with TF Hub's text encoder and preprocessing interfaces.
 
 https://www.tensorflow.org/hub/common_saved_model_apis/text describes both. The encoder is written out in the plain
-notation that published encoders have (separate query, key and value, einsum, LayerNorm from moments), so that whoever
-reads those reads this, `keras_bert_trend.sources` included; for speed, export a model that holds the layer.
+notation of published encoders (separate query, key and value, einsum, LayerNorm from moments): whatever reads those
+reads this too, `keras_bert_trend.sources` included. For speed, export a model that contains the layer instead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,19 @@ def write_text_encoder(
     lower_case: bool | None,
     overwrite: bool,
 ) -> None:
-    """Write an encoder; see `BertEncoder.export_text_encoder`."""
+    """Write an encoder as a SavedModel.
+
+    Args:
+        path: str. The folder to write; it is complete or not there.
+        config: `BertConfig`. The architecture.
+        weights: mapping. google-research/bert's name → array, as `BertEncoder.named_weights` gives them.
+        vocabulary: `Vocabulary` or `None`. Becomes the asset `vocab_file` or `sp_model_file`.
+        lower_case: bool or `None`. Becomes the variable `do_lower_case`.
+        overwrite: bool. Whether to replace an existing `path`.
+
+    Raises:
+        FileExistsError: if `path` exists and `overwrite` is false.
+    """
     with complete_or_nothing(path, overwrite) as folder, tempfile.TemporaryDirectory() as assets:
         encoder = _TextEncoder(config, weights)
         if vocabulary is not None:
@@ -52,7 +64,17 @@ def write_text_encoder(
 
 
 def write_text_preprocessing(path: str, preprocessor, sequence_length: int, overwrite: bool) -> None:
-    """Write a preprocessing model; see `BertPreprocessor.export_text_preprocessing`."""
+    """Write a preprocessing model: strings in, the encoder's inputs out.
+
+    Args:
+        path: str. The folder to write; it is complete or not there.
+        preprocessor: `BertPreprocessor`. Its vocabulary and casing are written.
+        sequence_length: int. The number of tokens that texts are padded or cut to.
+        overwrite: bool. Whether to replace an existing `path`.
+
+    Raises:
+        FileExistsError: if `path` exists and `overwrite` is false.
+    """
     with complete_or_nothing(path, overwrite) as folder, tempfile.TemporaryDirectory() as assets:
         root = _TextPreprocessing(preprocessor, sequence_length, assets)
         pieces = [tf.RaggedTensorSpec([None, None], tf.int32), tf.RaggedTensorSpec([None, None, None], tf.int32, 2)]
@@ -71,7 +93,7 @@ def _write_asset(vocabulary: Vocabulary, folder: str) -> str:
 
 
 class _Saved(tf.Module):
-    """A module whose lists of variables are saved: TF Hub's interface wants attributes, `tf.Module` has properties."""
+    """A module that saves its lists of variables: TF Hub's interface has attributes, `tf.Module` has properties."""
 
     variables: Any = ()
     trainable_variables: Any = ()
@@ -173,7 +195,7 @@ class _TextEncoder(_Saved):
 
 
 def _with_heads(role: str, array: np.ndarray, config: BertConfig) -> np.ndarray:
-    """Give the heads an axis of their own, as published encoders do: the head count stands in no other place."""
+    """Split the axis of the heads in two, as published encoders do: nothing else in them tells the head count."""
     heads = (config.num_heads, config.head_size)
     if "attention/self/" in role:
         return array.reshape(*array.shape[:-1], *heads)
@@ -187,7 +209,7 @@ def _activate(x, name: str):
 
 
 class _Tokenize(_Saved):
-    """The sub-object `tokenize`: strings `(batch,)` to ragged ids, and the ids that packing needs."""
+    """The sub-object `tokenize`: turns strings `(batch,)` into ragged ids, and has the ids that packing needs."""
 
     def __init__(self, preprocessor, assets: str) -> None:
         super().__init__()
@@ -213,7 +235,7 @@ class _Tokenize(_Saved):
 
 
 class _TextPreprocessing(_Saved):
-    """Strings to the encoder's inputs, in one step or in two: `tokenize`, then `bert_pack_inputs`."""
+    """Turns strings into the encoder's inputs, in one step or in two: `tokenize`, then `bert_pack_inputs`."""
 
     def __init__(self, preprocessor, sequence_length: int, assets: str) -> None:
         super().__init__()

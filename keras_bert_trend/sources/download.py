@@ -82,11 +82,11 @@ def resolve_handle(handle: str, sha256: str | None = None) -> str:
     is_archive = handle.lower().endswith(ARCHIVE_SUFFIXES) and (separator or os.path.isfile(handle))
     if sha256 and not (is_archive or scheme in ("https", "http")):
         raise ValueError(
-            f"`handle` {handle!r}: a SHA-256 can be checked of archives ({', '.join(ARCHIVE_SUFFIXES)}) only."
+            f"`handle` {handle!r}: only an archive ({', '.join(ARCHIVE_SUFFIXES)}) has a SHA-256 to check."
         )
-    if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256.lower()):
-        raise ValueError(f"`sha256` must be 64 hexadecimal digits, got {sha256!r}.")
     pin = sha256.lower() if sha256 else None
+    if pin and not re.fullmatch("[0-9a-f]{64}", pin):
+        raise ValueError(f"`sha256` must be 64 hexadecimal digits, got {sha256!r}.")
     if scheme in ("https", "http") and separator:
         folder = _download(handle, pin)
     elif handle.startswith("kaggle:"):

@@ -26,11 +26,12 @@ def read_google_checkpoint(path: str) -> Source:
     """Read a TF1 checkpoint as google-research/bert publishes and writes it.
 
     Args:
-        path: the folder, or the checkpoint itself (`…/bert_model.ckpt`) with `bert_config.json` and `vocab.txt` beside.
+        path: str. The folder, or the checkpoint itself (`…/bert_model.ckpt`) with `bert_config.json` and `vocab.txt`
+            beside it.
 
     Raises:
-        ValueError: a file is missing, damaged, or does not fit the others.
-        UnsupportedArchitectureError: the checkpoint holds variables that a BERT has no place for.
+        ValueError: if a file is missing, damaged, or does not fit the others.
+        UnsupportedArchitectureError: if the checkpoint holds another architecture.
     """
     prefix = _find_checkpoint(path)
     folder = os.path.dirname(prefix)
@@ -80,7 +81,7 @@ def _find_checkpoint(path: str) -> str:
 
 
 def _lower_case(folder: str) -> bool | None:
-    """Read the casing from the folder's name, as google-research/bert does (tokenization.py), else leave it open."""
+    """Read the casing from the folder's name, as google-research/bert does (tokenization.py), if it says any."""
     name = os.path.basename(os.path.abspath(folder))
     if re.match(r"(.*_)?uncased_L-|multilingual_L-|chinese_L-", name):
         return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from keras_bert_trend.sources.source import (
     read_bytes,
     read_vocabulary_file,
 )
-from keras_bert_trend.sources.tokenizer_json import read_tokenizer_json
+from keras_bert_trend.sources.tokenizer_json import check_flag, read_normalizer, read_tokenizer_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
@@ -28,13 +27,13 @@ MAX_HEADER = 2 * 2**20  # bytes of a safetensors file's table of contents; BERT-
 MAX_JSON = 32 * 2**20  # bytes; a multilingual tokenizer.json has 10 MiB
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+_DTYPES = ("F32", "F16", "BF16", "F64")
 # sentence-transformers' name of a pooling → this package's.
 _POOLINGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_max_tokens": "max",
 }
-_DTYPES = ("F32", "F16", "BF16", "F64")
 # Tensors beside the encoder that its outputs do not depend on: position buffers and task heads.
 _IGNORED = re.compile(r"^(embeddings\.position_ids|embeddings\.token_type_ids|cls\.|classifier\.|qa_outputs\.)")
 
@@ -70,7 +69,7 @@ def read_hugging_face_model(path: str) -> Source:
     fields = read_json(os.path.join(path, "config.json"))
     _check_architecture(fields, path)
     tensors = _find_tensors(path)
-    has_pooler = any(name in tensors for name in _tensor_names("pooler/dense/kernel"))
+    has_pooler = any(name in tensors for name in tensor_names("pooler/dense/kernel"))
     config = bert_config(
         fields, os.path.join(path, "config.json"), _ACTIVATIONS, pooler="tanh" if has_pooler else "identity"
     )
@@ -93,21 +92,17 @@ def read_hugging_face_model(path: str) -> Source:
 
 
 def _text(path: str) -> tuple[tuple[str, ...] | None, bool | None, bool | None]:
-    """Return vocabulary, lower case and strip accents: of `vocab.txt`, or of `tokenizer.json` if there is none.
+    """Return vocabulary, lower case and strip accents: of `vocab.txt`, or of `tokenizer.json` if that is missing.
 
     transformers 5 and sentence-transformers 6 write the latter alone.
     """
     vocabulary_file, tokenizer_file = (os.path.join(path, name) for name in ("vocab.txt", "tokenizer.json"))
     if os.path.isfile(vocabulary_file):
-        try:
-            return read_vocabulary_file(vocabulary_file), *_normalization(path)
-        except UnsupportedArchitectureError as error:
-            warnings.warn(f"{error} The model's vocabulary is left out.", stacklevel=2)
-            return None, None, None
+        return read_vocabulary_file(vocabulary_file), *_normalization(path)
     if os.path.isfile(tokenizer_file):
         text = read_tokenizer_json(tokenizer_file)
         return text.vocabulary, text.lower_case, text.strip_accents
-    return None, None, None
+    return None, *_normalization(path)
 
 
 def _sentence_transformers(path: str) -> tuple[str | list[str] | None, int | None]:
@@ -200,7 +195,7 @@ def _find_places(tensors: dict[str, _Tensor], config: BertConfig, path: str) -> 
     """Return google-research/bert's names for the tensors; which are missing is for whoever wants them to say."""
     places = {}
     for role in config.weight_shapes():
-        found = [tensors[name] for name in _tensor_names(role) if name in tensors]
+        found = [tensors[name] for name in tensor_names(role) if name in tensors]
         if len(found) > 1:
             raise ValueError(f"{path!r} holds {role!r} twice, as {[tensor.name for tensor in found]}.")
         if found and found[0].dtype not in _DTYPES:
@@ -218,8 +213,11 @@ def _find_places(tensors: dict[str, _Tensor], config: BertConfig, path: str) -> 
     return places
 
 
-def _tensor_names(role: str) -> list[str]:
-    """Return what Hugging Face may call a weight; checkpoints converted early on say gamma and beta."""
+def tensor_names(role: str) -> list[str]:
+    """Return what Hugging Face may call a weight of google-research/bert's, today's name first.
+
+    Checkpoints converted early on say gamma and beta; those of models with a task's head begin with `bert.`.
+    """
     module, _, leaf = role.replace("layer_", "layer.").replace("/", ".").rpartition(".")
     leaves = {"kernel": ["weight"], "bias": ["bias"], "gamma": ["weight", "gamma"], "beta": ["bias", "beta"]}
     return [f"{prefix}{module}.{end}" for prefix in ("", "bert.") for end in leaves.get(leaf, [f"{leaf}.weight"])]
@@ -230,31 +228,21 @@ def _is_transposed(role: str) -> bool:
 
 
 def _normalization(path: str) -> tuple[bool | None, bool | None]:
-    """Read (lower case, strip accents) from `tokenizer_config.json`, else from `tokenizer.json`'s normalizer.
-
-    Raises:
-        UnsupportedArchitectureError: if texts are normalised in another way than google-research/bert does.
-    """
+    """Read (lower case, strip accents) from `tokenizer_config.json`, else from `tokenizer.json`'s normalizer."""
     settings_file, tokenizer_file = (os.path.join(path, f"tokenizer{end}.json") for end in ("_config", ""))
-    settings = read_json(settings_file) if os.path.isfile(settings_file) else {}
     normalizer = read_json(tokenizer_file).get("normalizer") if os.path.isfile(tokenizer_file) else None
-    if normalizer:
-        steps = normalizer["normalizers"] if normalizer.get("type") == "Sequence" else [normalizer]
-        kinds = [step.get("type", "BertNormalizer") for step in steps]
-        if kinds != ["BertNormalizer"]:
-            raise UnsupportedArchitectureError(f"{tokenizer_file!r} normalises texts by {kinds}, not BertNormalizer.")
-        if "do_lower_case" not in settings:
-            names = {"do_lower_case": "lowercase", "tokenize_chinese_chars": "handle_chinese_chars"}
-            settings = {name: steps[0].get(names.get(name, name)) for name in (*names, "strip_accents")}
-    flags = [settings.get(name) for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars")]
-    if not all(flag is None or isinstance(flag, bool) for flag in flags):
-        raise ValueError(
-            f"{path!r}: its tokenizer's do_lower_case, strip_accents and tokenize_chinese_chars must be true, false "
-            f"or null, got {flags}."
+    read = read_normalizer(normalizer, tokenizer_file) if normalizer else (None, None)
+    settings = read_json(settings_file) if os.path.isfile(settings_file) else {}
+    if "do_lower_case" not in settings:
+        return read
+    names = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
+    flags = {name: check_flag(name, settings[name], settings_file) for name in names if settings.get(name) is not None}
+    if not flags.get("tokenize_chinese_chars", True):
+        raise UnsupportedArchitectureError(
+            f"{settings_file!r}: tokenize_chinese_chars is false; only BERT's tokenizer is supported, which takes them "
+            "apart. Without the tokenizer's files, the folder is an encoder that takes ids."
         )
-    if flags[2] is False:
-        raise UnsupportedArchitectureError(f"{path!r}: its tokenizer does not take Chinese characters apart.")
-    return flags[0], flags[1]
+    return flags.get("do_lower_case"), flags.get("strip_accents")
 
 
 def read_json(path: str) -> dict[str, Any]:

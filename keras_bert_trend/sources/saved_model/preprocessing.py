@@ -19,11 +19,11 @@ def read_tf_hub_preprocessing(files: SavedModelFiles) -> TextSource:
     with the removal of non-spacing marks strips accents, the tokenizer's op tells WordPiece from SentencePiece.
 
     Args:
-        files: the SavedModel.
+        files: `SavedModelFiles`. The model.
 
     Raises:
-        ValueError: its functions cannot be read, or its vocabulary is missing.
-        UnsupportedArchitectureError: it is one, but cuts texts into tokens in another way.
+        ValueError: if its functions cannot be read, or its vocabulary is missing.
+        UnsupportedArchitectureError: if it cuts texts into tokens in another way.
     """
     graph = Dataflow(files, files.function_for_inference())
     if graph.select(_WORDPIECE):
@@ -87,7 +87,7 @@ def _strips_accents(files: SavedModelFiles, graph: Dataflow) -> bool:
 
 
 def _sequence_length(files: SavedModelFiles) -> int | None:
-    """Return the length that the model pads to, where its signature says so."""
+    """Return the length that the model pads to, if its signature says so."""
     outputs = files.signature("serving_default").outputs.values()
     lengths = {tensor.tensor_shape.dim[1].size for tensor in outputs if len(tensor.tensor_shape.dim) == 2}
     return lengths.pop() if len(lengths) == 1 and min(lengths) > 0 else None
