@@ -191,7 +191,6 @@ class BertTrend(keras.layers.Layer):
         return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs, return_all=None, training=None):
-        """Return the embedding, or everything; see the class."""
         return_all = self.return_all if return_all is None else return_all
         if _is_ids(inputs):
             check_input_names(inputs)
@@ -303,7 +302,6 @@ class BertTrend(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> BertTrend:
-        """Rebuild the three parts, then this layer."""
         made_encoder = config.get("made_encoder", True)  # version 0.1 did not say
         deserialize = keras.saving.deserialize_keras_object
         # What was given keeps its own paths; an encoder made from a handle has them below this layer's name.

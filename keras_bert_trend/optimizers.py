@@ -43,7 +43,6 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         return self.peak * ops.maximum(ops.minimum(ops.minimum(rising, falling), 1.0), 0.0)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments."""
         return {"peak": self.peak, "total_steps": self.total_steps, "warmup_steps": self.warmup_steps}
 
 

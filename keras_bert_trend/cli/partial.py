@@ -104,15 +104,12 @@ class PartialVectors:
             yield from map(json.loads, file)
 
     def path(self, name: str) -> str:
-        """Return the path of a file in the folder."""
         return os.path.join(self.folder, name)
 
     def close(self) -> None:
-        """Close the files and leave the folder."""
         self._files.close()
 
     def remove(self) -> None:
-        """Close the files and remove the folder."""
         self._files.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

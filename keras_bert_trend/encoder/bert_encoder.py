@@ -251,7 +251,6 @@ class BertEncoder(keras.layers.Layer):
         last_block_tokens=None,
         skip_padding=False,
     ):
-        """Run the encoder; see the class for the arguments and the result."""
         ids, mask, types = self._check_inputs(inputs)
         summed = self._blocks_to_sum(return_attention_received)
         last = self.config.num_layers - 1

@@ -34,7 +34,6 @@ class BertEmbeddings(keras.layers.Layer):
         self.built = True
 
     def quantize(self, mode=None, **kwargs) -> None:
-        """Refuse: see `refuse_to_quantize`."""
         refuse_to_quantize(mode)
 
     @property

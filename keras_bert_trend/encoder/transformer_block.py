@@ -25,7 +25,6 @@ class _DrawnSeed(keras.random.SeedGenerator):
         self._initial_seed = self._seed = seed
 
     def next(self, ordered=True):
-        """Return the seed."""
         return self._seed
 
 
@@ -141,7 +140,6 @@ class TransformerBlock(keras.layers.Layer):
         return result + low_rank_product(rows, updates, thirds, self.lora_scale) if updates else result
 
     def enable_lora(self, rank: int, lora_alpha: float, target: Sequence[str]) -> None:
-        """Add low-rank updates; see `BertEncoder.enable_lora`."""
         self._tracker.unlock()  # as Keras's own layers do for the same purpose
         for name in target:
             attribute, third = TARGETS[name]
@@ -203,7 +201,6 @@ class TransformerBlock(keras.layers.Layer):
             update.b.assign(ops.zeros_like(update.b))
 
     def quantize(self, mode=None, **kwargs) -> None:
-        """Refuse: see `refuse_to_quantize`."""
         refuse_to_quantize(mode)
 
     def _project(self, rows, tokens, like, roles: str) -> list:

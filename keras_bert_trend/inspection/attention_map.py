@@ -134,7 +134,6 @@ class AttentionMap:
         write_page(self.to_html(layer, head, max_tokens), path)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
         return {field.name: to_json(getattr(self, field.name)) for field in fields(self)}
 
     def _heading(self) -> str:

@@ -79,7 +79,6 @@ class LayerWalk:
         return draw_layer_walk(self.text, words, self.steps, self.cosines, self.cosines_to_start, _NO_WORDS)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
         return {field.name: to_json(getattr(self, field.name)) for field in fields(self)}
 
 

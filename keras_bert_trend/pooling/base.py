@@ -154,7 +154,6 @@ class Pooling(keras.layers.Layer):
         return hidden_size
 
     def call(self, outputs, input_mask, input_word_ids=None):
-        """Check that the outputs are there, and pool them."""
         needed = self.needs.outputs
         missing = [name for name in needed if name not in outputs]
         if missing:

@@ -42,11 +42,9 @@ class ConcatPooling(Pooling):
         )
 
     def output_dim(self, hidden_size: int, num_layers: int) -> int:
-        """Return the sum of the poolings' widths."""
         return sum(pooling.output_dim(hidden_size, num_layers) for pooling in self.poolings)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments."""
         return {
             **super().get_config(),
             "poolings": [keras.saving.serialize_keras_object(pooling) for pooling in self.poolings],
@@ -54,6 +52,5 @@ class ConcatPooling(Pooling):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ConcatPooling:
-        """Rebuild the poolings, then this layer."""
         poolings = [keras.saving.deserialize_keras_object(pooling) for pooling in config["poolings"]]
         return cls(**{**config, "poolings": poolings})

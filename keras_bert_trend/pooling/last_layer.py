@@ -88,5 +88,4 @@ class MeanStdPooling(Pooling):
         return ops.cast(ops.concatenate([mean, std], axis=-1), outputs["sequence_output"].dtype)
 
     def output_dim(self, hidden_size: int, num_layers: int) -> int:
-        """Return `2 · hidden_size`."""
         return 2 * hidden_size

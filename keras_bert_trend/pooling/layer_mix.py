@@ -73,7 +73,6 @@ class LayerPooling(Pooling):
         return [layer % (num_layers + 1) for layer in self.layers]
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments."""
         return {**super().get_config(), "layers": list(self.layers), "combine": self.combine, "level": self.level}
 
 
@@ -89,7 +88,6 @@ class _LastFour(LayerPooling):
         return list(range(max(1, num_layers - 3), num_layers + 1))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments."""
         config = super().get_config()
         return {name: value for name, value in config.items() if name not in ("layers", "combine")}
 

@@ -187,7 +187,6 @@ class BertPreprocessor(keras.layers.Layer):
         return outputs
 
     def call(self, inputs):
-        """Return the three inputs; see the class."""
         return self.preprocess(inputs)
 
     def preprocess(self, inputs) -> dict[str, Any]:

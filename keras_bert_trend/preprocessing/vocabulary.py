@@ -187,7 +187,6 @@ class SentencePieceVocabulary(Vocabulary):
         """Return `None`: the one tokenizer there is."""
 
     def to_bytes(self) -> bytes:
-        """Return the content of the file `asset_name`."""
         return self.model
 
     def to_config(self) -> list[str] | str:

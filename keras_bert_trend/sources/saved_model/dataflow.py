@@ -63,7 +63,6 @@ class Node:
         return None if math.prod(sizes) > limit else tensor_util.MakeNdarray(tensor)
 
     def flag(self, name: str) -> bool:
-        """Return a boolean attribute."""
         return name in self._attributes and self._attributes[name].b
 
     def integer(self, name: str, default: int = 0) -> int:
@@ -71,15 +70,12 @@ class Node:
         return self._attributes[name].i if name in self._attributes else default
 
     def integers(self, name: str) -> list[int]:
-        """Return an attribute that is a list of integers."""
         return list(self._attributes[name].list.i) if name in self._attributes else []
 
     def text(self, name: str) -> str:
-        """Return an attribute that is a text."""
         return self._attributes[name].s.decode("ascii", "replace") if name in self._attributes else ""
 
     def dtype(self, name: str) -> str:
-        """Return the name of an attribute that is a dtype."""
         from tensorflow.python.framework import dtypes
 
         return dtypes.as_dtype(self._attributes[name].type).name
