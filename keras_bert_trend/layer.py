@@ -347,6 +347,7 @@ def _make_preprocessor(source, vocabulary, lower_case, sequence_length, max_leng
             vocabulary=vocabulary.vocabulary,
             lower_case=vocabulary.lower_case,
             strip_accents=vocabulary.strip_accents,
+            normalization=vocabulary.normalization,
             origin="vocabulary",
         )
     elif isinstance(vocabulary, str | os.PathLike):
@@ -361,6 +362,7 @@ def _make_preprocessor(source, vocabulary, lower_case, sequence_length, max_leng
         sequence_length=sequence_length,
         max_length=longest if max_length is None else max_length,
         truncate=truncate,
+        normalization=text.normalization or source.normalization,
         name="preprocessor",
     )
 

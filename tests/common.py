@@ -56,7 +56,7 @@ def run_fresh(code: str, *arguments: str, **environment: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert result.returncode == 0, result.stderr[-4000:]
     return result.stdout

@@ -58,7 +58,7 @@ def test_a_script_may_be_called_like_the_command(tmp_path):
         "from keras_bert_trend import POOLING_NAMES, UnsupportedArchitectureError\nprint(POOLING_NAMES[0])\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=900)
     assert (ended.returncode, ended.stdout) == (0, "trend\n"), ended.stderr
 
 
@@ -66,7 +66,7 @@ def test_a_process_says_nothing_but_its_result(tmp_path):
     command = [sys.executable, "-m", "keras_bert_trend", "explain", "the bank", *MODEL]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     ended = subprocess.run(
-        [*command, "--reading", "layers"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        [*command, "--reading", "layers"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == f"{explain('the bank', V4, reading='layers')}\n"

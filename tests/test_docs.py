@@ -112,7 +112,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
     )
     assert build.returncode == 0, build.stderr[-4000:]
     nav = (ROOT / "mkdocs.yml").read_text()

@@ -19,7 +19,7 @@ def run(*arguments, example=EXAMPLE, **environment):
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
     )
 
 

@@ -169,11 +169,13 @@ class TestPreprocessing:
 
     @pytest.mark.parametrize("handle", [V4, SPIECE], ids=["wordpiece", "sentencepiece"])
     @pytest.mark.parametrize("lower_case", [True, False])
-    def test_reads_back_as_the_same_layer(self, tmp_path, handle, lower_case):
-        layer = BertPreprocessor.from_handle(handle, sequence_length=14, lower_case=lower_case)
+    @pytest.mark.parametrize("normalization", ["tf_text", "bert"])
+    def test_reads_back_as_the_same_layer(self, tmp_path, handle, lower_case, normalization):
+        chosen = {"lower_case": lower_case, "normalization": normalization}
+        layer = BertPreprocessor.from_handle(handle, sequence_length=14, **chosen)
         layer.export_text_preprocessing(tmp_path / "model")
         again = BertPreprocessor.from_handle(tmp_path / "model")
-        same = ("vocabulary", "lower_case", "strip_accents", "sequence_length")
+        same = ("vocabulary", "lower_case", "strip_accents", "normalization", "sequence_length")
         assert {name: again.get_config()[name] for name in same} == {name: layer.get_config()[name] for name in same}
 
     def test_length(self, tmp_path):

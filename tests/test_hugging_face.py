@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import unicodedata
 
 import numpy as np
 import pytest
@@ -61,12 +60,6 @@ def test_what_is_no_bert_is_not_written(tmp_path):
     assert not (tmp_path / "albert").exists()
 
 
-def differs(text: str) -> bool:
-    """Whether a text has a control character, which TensorFlow Text reads as a space, or one that NFKC changes, "…"."""
-    controls = any(unicodedata.category(c) in ("Cc", "Cf") for c in text if c not in "\t\n\r")
-    return controls or unicodedata.normalize("NFKC", text) != unicodedata.normalize("NFC", text)
-
-
 class TestTokenizerJson:
     def test_it_stands_in_for_a_vocabulary_file(self, written, tmp_path):
         folder, _, preprocessor = written
@@ -78,7 +71,6 @@ class TestTokenizerJson:
         assert (text.lower_case, text.strip_accents) == (preprocessor.lower_case, preprocessor.strip_accents)
 
     def test_ids_are_those_of_the_tokenizers_library(self, minilm_installed):
-        """But for characters that TensorFlow Text, and with it TF Hub's models, normalises otherwise."""
         tokenizers = pytest.importorskip("tokenizers")
         from keras_bert_trend.sources.minilm import find_minilm
         from keras_bert_trend.sources.tokenizer_json import read_tokenizer_json
@@ -88,12 +80,11 @@ class TestTokenizerJson:
         theirs.no_truncation()
         theirs.no_padding()
         ours = BertPreprocessor.from_source(read_tokenizer_json(file), sequence_length=None)
-        texts = list(SENTENCES)
+        texts = [*SENTENCES, "a\u0092b\u200bc…\ue000\x00d \ufb01ne \u0130stanbul ÉCOLE\tx\ny\rz \ufffd\u2028漢字 K\u212a"]
         for name in ("sms_spam", "trec_questions", "sst2_train_sample"):
             path = SHARED / "data" / f"{name}.tsv"
             if path.exists():
                 texts += path.read_text(encoding="utf-8").splitlines()
-        texts = [text for text in texts if not differs(text)][:10_000]
         ids = ours.tokenize(texts)
         expected = [encoding.ids for encoding in theirs.encode_batch(texts, add_special_tokens=False)]
         assert ids.to_list() == expected

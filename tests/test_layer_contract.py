@@ -160,6 +160,6 @@ def test_under_another_backend(backend):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
     )
     assert result.returncode == 0, result.stdout[-8000:]

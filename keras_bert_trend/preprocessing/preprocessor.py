@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -19,7 +19,11 @@ from keras_bert_trend.preprocessing.segments import (
 )
 from keras_bert_trend.preprocessing.vocabulary import Vocabulary, as_vocabulary
 
+Normalization = Literal["tf_text", "bert"]
+
 _AUTO_LENGTH = 128
+#: What `BertNormalizer` drops (huggingface/tokenizers, normalizers/bert.rs): control, format and private characters.
+_DROPPED = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x{9f}\x{fffd}\p{Cf}\p{Co}]"
 
 
 @keras.saving.register_keras_serializable(package="keras_bert_trend")
@@ -51,6 +55,10 @@ class BertPreprocessor(keras.layers.Layer):
             error unless `truncate` is set.
         truncate: bool. With `sequence_length=None`, whether to trim texts to `max_length` instead of refusing longer
             ones. Defaults to `False`.
+        normalization: str. What happens to characters before texts are cut. `"tf_text"`, as in TF Hub's preprocessing
+            models: control characters become spaces, and lower case is Unicode's NFKC case folding, which makes "..."
+            of "…". `"bert"`, as in Hugging Face's `BertNormalizer`: control characters are dropped, and lower case
+            changes letters alone. Defaults to `"tf_text"`; a model read from a Hugging Face folder has `"bert"`.
         fast_tokenizer: bool. Whether to compute WordPiece with `FastWordpieceTokenizer`: the same ids, several times as
             fast. Set it to `False`, here or on the layer before exporting, if the server lacks that operation but has
             those of `BertTokenizer`. Defaults to `True`.
@@ -79,15 +87,19 @@ class BertPreprocessor(keras.layers.Layer):
         sequence_length: int | None = 128,
         max_length: int | None = None,
         truncate: bool = False,
+        normalization: Normalization = "tf_text",
         fast_tokenizer: bool = True,
         **kwargs,
     ) -> None:
+        if normalization not in get_args(Normalization):
+            raise ValueError(f"`normalization` must be one of {get_args(Normalization)}, got {normalization!r}.")
         kwargs.setdefault("trainable", False)
         super().__init__(**kwargs)
         self.vocabulary = as_vocabulary(vocabulary)
         self.sequence_length, self.max_length = _check_lengths(sequence_length, max_length, truncate)
         self.lower_case = bool(lower_case)
         self.strip_accents = self.lower_case if strip_accents is None else bool(strip_accents)
+        self.normalization = normalization
         self.truncate = truncate
         self.fast_tokenizer = fast_tokenizer
         self._called_on = set()
@@ -121,6 +133,7 @@ class BertPreprocessor(keras.layers.Layer):
         strip_accents: bool | None = None,
         sequence_length: int | str | None = "auto",
         max_length: int | None = None,
+        normalization: Normalization | None = None,
         **kwargs,
     ) -> BertPreprocessor:
         """Make a preprocessor from a `keras_bert_trend.sources.TextSource`.
@@ -131,6 +144,7 @@ class BertPreprocessor(keras.layers.Layer):
             strip_accents: overrides the source's.
             sequence_length: as in the constructor; `"auto"` is the source's, else 128, and at most `max_length`.
             max_length: as in the constructor.
+            normalization: overrides the source's.
             **kwargs: the constructor's other arguments.
 
         Raises:
@@ -152,6 +166,7 @@ class BertPreprocessor(keras.layers.Layer):
             strip_accents=strip_accents,
             sequence_length=sequence_length,
             max_length=max_length,
+            normalization=normalization or source.normalization or "tf_text",
             **kwargs,
         )
 
@@ -275,14 +290,18 @@ class BertPreprocessor(keras.layers.Layer):
         return find_offsets(self, self._get_tokenizer("classic"), text)
 
     def normalize(self, texts):
-        """Lower-case and strip accents, with the ops that TF Hub's preprocessing models have; strings of any shape."""
+        """Lower-case and strip accents as `normalization` says; strings of any shape."""
         import tensorflow as tf
         import tensorflow_text
 
-        if self.lower_case:
+        if self.normalization == "bert":
+            texts = tf.strings.regex_replace(texts, _DROPPED, "")
+        elif self.lower_case:
             texts = tensorflow_text.case_fold_utf8(texts)
         if self.strip_accents:
             texts = tf.strings.regex_replace(tensorflow_text.normalize_utf8(texts, "NFD"), r"\p{Mn}", "")
+        if self.lower_case and self.normalization == "bert":
+            texts = tf.strings.lower(texts, encoding="utf-8")
         return texts
 
     def export_text_preprocessing(
@@ -339,6 +358,7 @@ class BertPreprocessor(keras.layers.Layer):
             "sequence_length": self.sequence_length,
             "max_length": self.max_length,
             "truncate": self.truncate,
+            "normalization": self.normalization,
             "fast_tokenizer": self.fast_tokenizer,
         }
 

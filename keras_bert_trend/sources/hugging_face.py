@@ -85,6 +85,7 @@ def read_hugging_face_model(path: str) -> Source:
         vocabulary=vocabulary,
         lower_case=lower_case,
         strip_accents=strip_accents,
+        normalization="bert",
         sequence_length=sequence_length,
         pooling=pooling,
         origin=path,

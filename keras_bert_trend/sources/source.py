@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from keras_bert_trend.encoder.config import BertConfig
 
@@ -52,6 +52,7 @@ class TextSource:
             SentencePiece model; `None` if the model brings neither.
         lower_case: bool or `None`. Whether texts are lower-cased first; `None` if the model does not say.
         strip_accents: bool or `None`. Whether accents are stripped first; `None` if the model does not say.
+        normalization: str or `None`. What `BertPreprocessor` calls so; `None` if the model does not say.
         sequence_length: int or `None`. The number of tokens that the model pads to, if it says.
         origin: str. Where it was read from, for messages.
     """
@@ -59,6 +60,7 @@ class TextSource:
     vocabulary: tuple[str, ...] | bytes | None
     lower_case: bool | None = None
     strip_accents: bool | None = None
+    normalization: Literal["tf_text", "bert"] | None = None
     sequence_length: int | None = None
     origin: str
 

@@ -47,6 +47,7 @@ def read_tokenizer_json(path: str) -> TextSource:
         vocabulary=tuple(sorted(vocabulary, key=vocabulary.get)),
         lower_case=lower_case,
         strip_accents=strip_accents,
+        normalization="bert",
         origin=path,
     )
 

@@ -10,6 +10,7 @@ _WORDPIECE = "WordpieceTokenizeWithOffsets"
 _FAST_WORDPIECE = "FastWordpieceTokenizeWithOffsets"
 _SENTENCEPIECE = ("SentencepieceTokenizeOp", "SentencepieceTokenizeWithOffsetsOp")
 _ACCENTS = rb"\p{Mn}"
+_DROPPED = rb"\x{fffd}"  # in the pattern of what Hugging Face's `BertNormalizer` drops
 
 
 def read_tf_hub_preprocessing(files: SavedModelFiles) -> TextSource:
@@ -38,8 +39,9 @@ def read_tf_hub_preprocessing(files: SavedModelFiles) -> TextSource:
         )
     return TextSource(
         vocabulary=vocabulary,
-        lower_case=bool(graph.select("CaseFoldUTF8")),
-        strip_accents=_strips_accents(files, graph),
+        lower_case=bool(graph.select("CaseFoldUTF8", "StringLower")),
+        strip_accents=bool(graph.select("NormalizeUTF8")) and _replaces(files, _ACCENTS),
+        normalization="bert" if _replaces(files, _DROPPED) else "tf_text",
         sequence_length=_sequence_length(files),
         origin=files.path,
     )
@@ -80,10 +82,8 @@ def _sentencepiece_model(files: SavedModelFiles) -> bytes:
     return models.pop()
 
 
-def _strips_accents(files: SavedModelFiles, graph: Dataflow) -> bool:
-    if not graph.select("NormalizeUTF8"):
-        return False
-    return any(_ACCENTS in node.attr["pattern"].s for node in files.all_nodes() if node.op == "StaticRegexReplace")
+def _replaces(files: SavedModelFiles, pattern: bytes) -> bool:
+    return any(pattern in node.attr["pattern"].s for node in files.all_nodes() if node.op == "StaticRegexReplace")
 
 
 def _sequence_length(files: SavedModelFiles) -> int | None:
