@@ -80,7 +80,8 @@ class TestTokenizerJson:
         theirs.no_truncation()
         theirs.no_padding()
         ours = BertPreprocessor.from_source(read_tokenizer_json(file), sequence_length=None)
-        texts = [*SENTENCES, "a\u0092b\u200bc…\ue000\x00d \ufb01ne \u0130stanbul ÉCOLE\tx\ny\rz \ufffd\u2028漢字 K\u212a"]
+        odd = "a\u0092b\u200bc…\ue000\x00d \ufb01ne \u0130stanbul ÉCOLE\tx\ny\rz \ufffd\u2028漢字\u00a0K\u212a"
+        texts = [*SENTENCES, odd]
         for name in ("sms_spam", "trec_questions", "sst2_train_sample"):
             path = SHARED / "data" / f"{name}.tsv"
             if path.exists():

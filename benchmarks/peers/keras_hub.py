@@ -1,7 +1,5 @@
 """KerasHub's BertBackbone and BertTokenizer under the TensorFlow backend, with MiniLM's weights."""
 
-# ruff: noqa: D102  (base.py says what each method does)
-
 from __future__ import annotations
 
 import keras

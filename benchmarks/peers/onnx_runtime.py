@@ -1,7 +1,5 @@
 """ONNX Runtime, float32, on the graphs that the PyTorch adapter exported, with Hugging Face's fast tokenizer."""
 
-# ruff: noqa: D102  (base.py says what each method does)
-
 from __future__ import annotations
 
 import numpy as np

@@ -1,7 +1,5 @@
 """keras_bert_trend, through its public names."""
 
-# ruff: noqa: D102  (base.py says what each method does)
-
 from __future__ import annotations
 
 import json

@@ -1,7 +1,5 @@
 """transformers' BertModel and PyTorch, eagerly, with Hugging Face's fast tokenizer."""
 
-# ruff: noqa: D102  (base.py says what each method does)
-
 from __future__ import annotations
 
 import copy

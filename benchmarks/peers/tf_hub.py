@@ -1,7 +1,5 @@
 """TF Hub's way: `hub.load` of a preprocessing and an encoder SavedModel. Nothing of keras_bert_trend is imported."""
 
-# ruff: noqa: D102  (base.py says what each method does)
-
 from __future__ import annotations
 
 import tensorflow as tf

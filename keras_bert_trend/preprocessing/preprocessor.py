@@ -57,8 +57,9 @@ class BertPreprocessor(keras.layers.Layer):
             ones. Defaults to `False`.
         normalization: str. What happens to characters before texts are cut. `"tf_text"`, as in TF Hub's preprocessing
             models: control characters become spaces, and lower case is Unicode's NFKC case folding, which makes "..."
-            of "…". `"bert"`, as in Hugging Face's `BertNormalizer`: control characters are dropped, and lower case
-            changes letters alone. Defaults to `"tf_text"`; a model read from a Hugging Face folder has `"bert"`.
+            of "…". `"bert"`, as in Hugging Face's `BertNormalizer`: control characters are dropped, every space is
+            one, and lower case changes letters alone. Defaults to `"tf_text"`; a model read from a Hugging Face folder
+            has `"bert"`.
         fast_tokenizer: bool. Whether to compute WordPiece with `FastWordpieceTokenizer`: the same ids, several times as
             fast. Set it to `False`, here or on the layer before exporting, if the server lacks that operation but has
             those of `BertTokenizer`. Defaults to `True`.
@@ -295,7 +296,7 @@ class BertPreprocessor(keras.layers.Layer):
         import tensorflow_text
 
         if self.normalization == "bert":
-            texts = tf.strings.regex_replace(texts, _DROPPED, "")
+            texts = tf.strings.regex_replace(tf.strings.regex_replace(texts, _DROPPED, ""), r"\p{Z}", " ")
         elif self.lower_case:
             texts = tensorflow_text.case_fold_utf8(texts)
         if self.strip_accents:
