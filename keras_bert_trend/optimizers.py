@@ -1,4 +1,4 @@
-"""What BERT is fine-tuned with: AdamW, a form of it in one operation a variable, and the learning rate schedule."""
+"""What BERT is fine-tuned with: AdamW, a form of it with one operation per variable, and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     Source: Devlin et al. 2019 (arXiv:1810.04805), appendix A.2; google-research/bert, `optimization.py`.
 
     Args:
-        peak: the highest learning rate.
-        total_steps: number of optimizer steps of the whole training.
-        warmup_steps: how many of them rise; commonly a tenth.
+        peak: float. The highest learning rate.
+        total_steps: int. The number of optimizer steps of the whole training.
+        warmup_steps: int. The number of steps over which the learning rate rises, commonly a tenth of all.
 
     Raises:
-        ValueError: `peak` is not positive, or the steps are not `0 <= warmup_steps < total_steps`.
+        ValueError: if `peak` is not positive, or unless `0 <= warmup_steps < total_steps`.
     """
 
     def __init__(self, peak: float, total_steps: int, warmup_steps: int) -> None:
@@ -63,19 +63,20 @@ def fine_tuning_optimizer(peak: float, total_steps: int) -> keras.optimizers.Ada
 
 @keras.saving.register_keras_serializable(package="keras_bert_trend")
 class FusedAdamW(keras.optimizers.AdamW):
-    """Keras's AdamW, whose update is one operation a variable under TensorFlow instead of a dozen.
+    """Keras's AdamW, with one operation per variable under TensorFlow instead of a dozen.
 
-    Same arguments, same numbers up to rounding, with one exception: the gradient of a word that occurs several times in
-    a batch is summed before it is squared, as the formula has it; Keras squares each occurrence alone. (Kingma and Ba
-    2015, arXiv:1412.6980, in the form at the end of §2; Loshchilov and Hutter 2019, arXiv:1711.05101.)
+    It takes the same arguments and gives the same numbers up to rounding, with one exception: the gradient of a word
+    that occurs several times in a batch is summed before it is squared, as in the formula; Keras squares each
+    occurrence separately. (Kingma and Ba 2015, arXiv:1412.6980, in the form at the end of §2; Loshchilov and Hutter
+    2019, arXiv:1711.05101.)
 
-    A BERT has tens of millions of weights, all of which move in every step, the rows of the word embeddings that a
-    batch did not touch too (momentum lasts, weights decay). Here they are read and written once instead of once for
-    every operation of the formula. Under other backends and with `amsgrad` it is Keras's own.
+    A BERT has tens of millions of weights, and every step moves all of them, even the word embeddings that a batch does
+    not contain (momentum lasts, weights decay). This optimizer reads and writes each weight once per step instead of
+    once for every operation of the formula. Under other backends, and with `amsgrad`, it is Keras's own AdamW.
 
     Args:
-        *args: those of `keras.optimizers.AdamW`.
-        **kwargs: those of `keras.optimizers.AdamW`.
+        *args: The arguments of `keras.optimizers.AdamW`.
+        **kwargs: The arguments of `keras.optimizers.AdamW`.
     """
 
     def update_step(self, gradient, variable, learning_rate):

@@ -15,7 +15,10 @@ def whole_vectors(limit: int) -> np.ndarray:
 
 
 def padded_lengths(limit: int) -> np.ndarray:
-    """Return the few lengths to pad to where each is compiled: steps of 8 to 64, 16 to 128, 32 to 256 …, to `limit`."""
+    """Return the lengths to pad to: steps of 8 up to 64, 16 up to 128, 32 up to 256 …, up to `limit`.
+
+    They are few, because each is compiled.
+    """
     lengths, step = [0], 8
     while lengths[-1] < limit:
         lengths.append(min(lengths[-1] + step, limit))
@@ -24,16 +27,16 @@ def padded_lengths(limit: int) -> np.ndarray:
 
 
 def plan_batches(lengths: np.ndarray, batch_size: int, grid: np.ndarray) -> list[tuple[np.ndarray, int]]:
-    """Cut texts of these lengths into batches of like lengths, the longest first.
+    """Divide texts into batches of similar length, the longest first.
 
     Args:
-        lengths: token counts `(n,)`, at most `grid[-1]`.
-        batch_size: the most texts a batch has.
-        grid: the lengths to pad to, ascending.
+        lengths: int array `(n,)`. The texts' token counts, at most `grid[-1]`.
+        batch_size: int. The largest number of texts per batch.
+        grid: int array. The lengths to pad to, ascending.
 
     Returns:
-        For every batch its texts' positions and the length to pad to. No text is padded to twice what it needs, as far
-        as the grid allows.
+        For every batch, the positions of its texts and the length to pad to. No text is padded to twice the length it
+        needs, as far as the grid allows.
     """
     padded = grid[np.searchsorted(grid, lengths)]
     order = np.argsort(-lengths, kind="stable")
@@ -48,10 +51,10 @@ def plan_batches(lengths: np.ndarray, batch_size: int, grid: np.ndarray) -> list
 
 
 def full_batch(batch_size: int, length: int) -> int:
-    """Return how many texts of this length are a batch: no more tokens than `batch_size` texts of 128."""
+    """Return how many texts of this length make a full batch: no more tokens than `batch_size` texts of 128."""
     return max(min(batch_size, batch_size * _FULL_BATCH_LENGTH // length), 1)
 
 
 def rounded_up(rows: int, batch_size: int, length: int) -> int:
-    """Return the batch size to fill up to where every other shape is compiled anew: a full batch, or a power of two."""
+    """Return the batch size to fill up to, since each shape is compiled: a full batch, or a power of two."""
     return min(1 << (rows - 1).bit_length(), full_batch(batch_size, length))

@@ -17,7 +17,7 @@ _KEPT_FUNCTIONS = 8  # per encoder
 
 
 def named_poolings(layer: BertTrend, pooling, separate: bool) -> dict[str, Any]:
-    """Return name → what stands for a pooling: a name, a layer, or a tuple of them, so that it may be a key."""
+    """Return name → hashable key of a pooling: a name, a layer, or a tuple of them."""
     chosen = layer.pooling if pooling is None else pooling
     if isinstance(chosen, list | tuple) and not chosen:
         raise ValueError("`pooling` must not be an empty list.")
@@ -47,7 +47,7 @@ _functions: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def compiled_function(layer: BertTrend, poolings: dict[str, Any], jit_compile: bool) -> _Function:
-    """Return the function of these poolings: the one that was made before, while the encoder lives."""
+    """Return the function for these poolings, cached as long as the encoder lives."""
     kept = _functions.setdefault(layer.encoder, {})
     kinds = layer.preprocessor.vocabulary.token_kinds
     layers = [get_pooling(pooling, kinds) for pooling in poolings.values()]

@@ -99,11 +99,11 @@ def embed(
     output: Literal["numpy", "tf", "dict"] = "numpy",
     jit_compile: bool = False,
 ) -> Any:
-    """Embed many texts, in their order, without dropout.
+    """Embed many texts, in order, without dropout.
 
-    Texts of like length share a batch; under TensorFlow only attention computes what little is padded. The result is
-    that of calling the layer text by text, whatever the order or the batch size: up to rounding (1e-6 of float32; more
-    for `"trend"`) where something else computes it, XLA or eager mode; see README.
+    Texts are batched by length to minimise padding, and under TensorFlow only attention computes padding. The result is
+    that of calling the layer text by text, whatever the order or the batch size. XLA and eager mode round differently
+    (1e-6 of float32; more for `"trend"`).
 
     Example:
         >>> vectors = embed(["How are you?", "I want an apple."], "minilm", pooling="last_four_sum", normalize=True)
@@ -111,38 +111,41 @@ def embed(
         (2, 384)
 
     Args:
-        texts: a list, tuple, 1-D NumPy array, pandas Series, iterator or generator of `str` (or UTF-8 `bytes`); of
-            tuples of two for pairs; or an `os.PathLike` naming a UTF-8 file with one text a line. Empty texts are
-            texts. One `str` alone is an error: pass `[text]`.
-        model: a `BertTrend` with a preprocessor, or what `BertTrend` takes as its handle. A handle is read again by
-            every call; a layer is not, nor traced again: give a layer where you call often.
-        pooling: a name, a list (concatenated) or a `Pooling`. `None` takes the layer's own, for a handle
-            `BertTrend`'s default.
-        batch_size: texts per batch, at most. Longer texts than 128 tokens come fewer: `batch_size * 128` tokens.
-        max_length: the most tokens a text may have; by default the layer's `sequence_length` or `max_length`, and for a
-            handle all positions of the model.
-        truncate: trim longer texts and warn once with their number. `False` refuses them.
-        show_progress: whether a progress bar is on stderr; `None` shows one on a terminal, and in a notebook
-            that has ipywidgets.
-        normalize: divide every vector by its Euclidean length (after `truncate_dim`); the zero vector stays.
-        truncate_dim: keep the first so many dimensions only.
-        precision: `"float32"`; `"float16"`; `"int8"`: every dimension's range cut into 255 steps; `"binary"`: one bit a
-            dimension, 1 where it is positive, eight to a byte, uint8 `(n, ceil(dim / 8))` as `np.packbits` makes it
-            (sentence-transformers calls that `"ubinary"`).
-        ranges: for `"int8"`, the least and greatest value of every dimension, `(2, dim)`; what lies outside is clipped.
-            By default those of the vectors themselves: then int8 vectors of two calls cannot be compared. With
-            `output="dict"`, a dict of them.
-        output: `"numpy"`; `"tf"`, a TensorFlow tensor; or `"dict"`: every pooling of the list `pooling` apart, name →
-            array, from one run of the encoder.
-        jit_compile: compile with XLA, once for every padded shape (about 20 lengths, few batch sizes). Under the
-            TensorFlow backend only; JAX always does, PyTorch never.
+        texts: list, tuple, 1-D NumPy array, pandas Series, iterator, generator or path. The texts, `str` or UTF-8
+            `bytes`; tuples of two texts for pairs; or an `os.PathLike` that names a UTF-8 file with one text per line.
+            An empty text has an embedding too. A single `str` is an error: pass `[text]`.
+        model: `BertTrend`, str or path. A layer with a preprocessor, or a handle as `BertTrend` takes it. Every call
+            reads and traces a handle again, so pass a layer if you call `embed` often.
+        pooling: str, `Pooling`, list of them or `None`. A name, a layer, or a list to concatenate. Defaults to the
+            layer's own, or to `BertTrend`'s default for a handle.
+        batch_size: int. The largest number of texts per batch. Batches of texts longer than 128 tokens hold fewer, up
+            to `batch_size * 128` tokens. Defaults to 64.
+        max_length: int or `None`. The largest number of tokens per text. Defaults to the layer's `sequence_length` or
+            `max_length`, or to the model's length for a handle.
+        truncate: bool. Whether to trim longer texts, and warn once with their number, instead of raising an error.
+            Defaults to `True`.
+        show_progress: bool or `None`. Whether to show a progress bar on stderr; `None` shows one on a terminal, and in
+            a notebook that has ipywidgets. Defaults to `None`.
+        normalize: bool. Whether to divide every vector by its Euclidean length (after `truncate_dim`); the zero vector
+            stays zero. Defaults to `False`.
+        truncate_dim: int or `None`. Keep only the first `truncate_dim` dimensions. Defaults to `None`, all of them.
+        precision: str. `"float32"`; `"float16"`; `"int8"`, the range of every dimension divided into 255 steps; or
+            `"binary"`, one bit per dimension, 1 if it is positive, packed into uint8 `(n, ceil(dim / 8))` by
+            `np.packbits` (sentence-transformers calls it `"ubinary"`). Defaults to `"float32"`.
+        ranges: array `(2, dim)`, dict or `None`. For `"int8"`, the least and greatest value of every dimension; values
+            outside are clipped. With `output="dict"`, a dict of such arrays. Defaults to the ranges of the vectors
+            themselves, so int8 vectors from two calls cannot be compared.
+        output: str. `"numpy"`; `"tf"`, a TensorFlow tensor; or `"dict"`, a dict with an array for each pooling of the
+            list `pooling`, from one run of the encoder. Defaults to `"numpy"`.
+        jit_compile: bool. Under TensorFlow, whether to compile with XLA, once for every padded shape (about 20 lengths,
+            few batch sizes). JAX always compiles, PyTorch never. Defaults to `False`.
 
     Returns:
         Array `(n, dim)` of dtype `precision`, row `i` for text `i`; `(0, dim)` for no texts. See `output`.
 
     Raises:
-        ValueError: an argument does not fit; a text is no `str`, no valid Unicode, or (`truncate=False`) too long: the
-            message has its position; or the layer has no preprocessor.
+        ValueError: if an argument does not fit; if a text is not a `str`, is not valid Unicode, or is too long with
+            `truncate=False` (the message has its position); or if the layer has no preprocessor.
     """
     if output not in ("numpy", "tf", "dict"):
         raise ValueError(f'`output` must be "numpy", "tf" or "dict", got {output!r}.')
@@ -182,7 +185,7 @@ def embed_stream(
 ) -> Iterator[np.ndarray]:
     """Embed a corpus of any size: yield arrays, chunk by chunk, that together are `embed`'s result.
 
-    At most two chunks of texts are taken ahead of what was yielded. Texts are taken in the caller's thread.
+    At most two chunks of texts are read ahead, in the caller's thread.
 
     Example:
         >>> lines = (f"line {number}" for number in range(10))
@@ -190,26 +193,27 @@ def embed_stream(
         [(4, 384), (4, 384), (2, 384)]
 
     Args:
-        texts: as in `embed`.
-        model: as in `embed`.
-        chunk_size: texts per array. Texts of a chunk are sorted by length: in a small one long and short share batches
-            more often. Chunks of very long texts (16 MB together) are smaller.
-        pooling: as in `embed`.
-        batch_size: as in `embed`.
-        max_length: as in `embed`.
-        truncate: as in `embed`; the warning comes at the end.
-        show_progress: as in `embed`, but off by default: two bars cannot share a terminal.
-        normalize: as in `embed`.
-        truncate_dim: as in `embed`.
-        precision: as in `embed`; `"int8"` needs `ranges`.
-        ranges: as in `embed`.
-        jit_compile: as in `embed`.
+        texts: As in `embed`.
+        model: As in `embed`.
+        chunk_size: int. The number of texts per array. Texts are sorted by length within a chunk, so small chunks batch
+            long and short texts together more often. Chunks of very long texts (16 MB together) are smaller. Defaults
+            to 4,096.
+        pooling: As in `embed`.
+        batch_size: As in `embed`.
+        max_length: As in `embed`.
+        truncate: As in `embed`; the warning comes at the end.
+        show_progress: As in `embed`. Defaults to `False`, since two bars cannot share a terminal.
+        normalize: As in `embed`.
+        truncate_dim: As in `embed`.
+        precision: As in `embed`; `"int8"` needs `ranges`.
+        ranges: As in `embed`.
+        jit_compile: As in `embed`.
 
     Yields:
-        Arrays `(at most chunk_size, dim)` of dtype `precision`, in the texts' order; none for no texts.
+        Arrays `(at most chunk_size, dim)` of dtype `precision`, in the order of the texts; none for no texts.
 
     Raises:
-        ValueError: as `embed`. Arguments are checked by the call, texts when they are reached.
+        ValueError: as in `embed`. The call checks the arguments; each text is checked when it is reached.
     """
     check_count("chunk_size", chunk_size)
     texts, total = open_texts(texts)
@@ -236,16 +240,16 @@ def similarity(a: ArrayLike, b: ArrayLike | None = None, metric: Metric = "cosin
                [0. ]], dtype=float32)
 
     Args:
-        a: vectors `(n, dim)`, or one `(dim,)`; float or int8, not bits.
-        b: vectors `(m, dim)`, or one; `a` itself by default.
-        metric: `"cosine"`: `a·b / (|a| |b|)`, 0 where either is the zero vector; `"dot"`: `a·b`; `"euclidean"`:
-            `−|a − b|`, negative so that greater is closer here too.
+        a: array `(n, dim)` or `(dim,)`. Vectors, float or int8 but not binary.
+        b: array `(m, dim)` or `(dim,)`, or `None`. Vectors. Defaults to `None`, `a` itself.
+        metric: str. `"cosine"`, `a·b / (|a| |b|)`, 0 if either is the zero vector; `"dot"`, `a·b`; or `"euclidean"`,
+            `−|a − b|`, negative so that greater is closer here too. Defaults to `"cosine"`.
 
     Returns:
         float32 `(n, m)`, computed in float64.
 
     Raises:
-        ValueError: the metric is unknown, or the shapes do not fit.
+        ValueError: if the metric is unknown, or if the shapes do not fit.
     """
     if metric not in get_args(Metric):
         raise ValueError(f"`metric` must be one of {list(get_args(Metric))}, got {metric!r}.")

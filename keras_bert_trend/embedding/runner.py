@@ -49,7 +49,7 @@ class EmbeddingRunner:
         self.layer = layer  # the function does not keep it alive
 
     def stream(self, texts: Iterable, window_size: int, advance: Callable[[int], Any]) -> Iterator[list[np.ndarray]]:
-        """Yield for every window of texts float32 `(texts, dim)`, one array per pooling."""
+        """Yield float32 `(texts, dim)` for every window of texts, one array per pooling."""
         with ThreadPoolExecutor(1, "keras_bert_trend.embed") as worker:
             waiting = None
             # Texts are pulled here, not in the thread: generators may be bound to theirs (a database's cursor).
@@ -90,7 +90,7 @@ class EmbeddingRunner:
         return batches
 
     def _tokenize(self, texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """Return all the texts' tokens, int32 `(n,)`, and each one's number of them, int64 `(texts,)`."""
+        """Return the tokens of all texts, int32 `(n,)`, and the token count of each text, int64 `(texts,)`."""
         import tensorflow as tf
 
         parts = [
@@ -110,9 +110,9 @@ class EmbeddingRunner:
         return results
 
     def _run(self, batches: list[_Batch]) -> Iterator[tuple[_Batch, list[np.ndarray]]]:
-        """Yield every batch with its vectors; under TensorFlow two are in the making.
+        """Yield every batch with its vectors; under TensorFlow two batches run at a time.
 
-        Where one batch keeps a single core busy (small operations, copies, Python), the other has the rest.
+        While one batch keeps a single core busy (small operations, copies, Python), the other uses the rest.
         """
 
         def run(batch: _Batch) -> list[np.ndarray]:

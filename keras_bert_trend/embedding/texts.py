@@ -1,4 +1,4 @@
-"""Texts, whatever the caller holds, to windows of UTF-8 segments."""
+"""Texts, in any form, to windows of UTF-8 segments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _WINDOW_BYTES = 2**24  # a window has fewer texts where they are books
 
 
 def open_texts(texts) -> tuple[Iterable, int | None]:
-    """Return the texts, ready to be iterated over, and their number where it is known."""
+    """Return the texts, ready to be iterated over, and their number if it is known."""
     if isinstance(texts, str | bytes):
         raise ValueError(
             f"`texts` must be many texts: pass [{texts!r}], or pathlib.Path({texts!r}) for a file of them."
@@ -30,7 +30,7 @@ def open_texts(texts) -> tuple[Iterable, int | None]:
 
 
 def _lines(path: os.PathLike) -> Iterator[bytes]:
-    # Bytes, so that text which is no UTF-8 is reported with its line like any other; only "\n" ends a line.
+    # Bytes, so that text that is not UTF-8 is reported with its line like any other; only "\n" ends a line.
     with open(path, "rb") as file:
         for number, line in enumerate(file):
             line = line.removesuffix(b"\n").removesuffix(b"\r")

@@ -1,4 +1,4 @@
-"""What becomes of vectors after pooling: cut, normalised, quantised."""
+"""Vectors after pooling: truncated, normalised, quantised."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ PRECISIONS = get_args(Precision)
 
 
 def normalized(vectors: np.ndarray) -> np.ndarray:
-    """Divide rows by their Euclidean length; rows without one stay."""
+    """Divide rows by their Euclidean length; zero rows stay zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)
 
 
 class VectorFormat:
-    """The form that vectors are returned in: cut, normalised, quantised.
+    """The form that vectors are returned in: truncated, normalised, quantised.
 
     If the vectors themselves give the ranges of int8, `chunk` leaves them in float32 and `all` quantises them.
     """
@@ -46,7 +46,7 @@ class VectorFormat:
         return self.chunk([np.zeros((0, dim), np.float32) for dim in self.dims.values()])
 
     def chunk(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        """Finish a chunk's float32 arrays, as far as that goes without the others."""
+        """Finish a chunk's float32 arrays, as far as possible without the other chunks."""
         arrays = [array[:, :dim] for array, dim in zip(arrays, self.dims.values(), strict=True)]
         if self.normalize:
             arrays = [normalized(array) for array in arrays]
@@ -56,7 +56,7 @@ class VectorFormat:
         return [quantized(array, self.precision, ranges[name]) for array, name in zip(arrays, self.dims, strict=True)]
 
     def all(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Finish what waited for the whole."""
+        """Finish what needed all chunks."""
         if not self._waits:
             return arrays
         return {name: quantized(array, self.precision, _own_ranges(array)) for name, array in arrays.items()}
@@ -85,9 +85,9 @@ def quantized(vectors: np.ndarray, precision: str, ranges: np.ndarray | None) ->
     """Return float32 vectors in another precision; int8 and bits as in sentence-transformers' `quantize_embeddings`.
 
     Args:
-        vectors: float32 `(n, dim)`.
-        precision: one of `PRECISIONS`.
-        ranges: for `"int8"`, the least and greatest value of every dimension, `(2, dim)`.
+        vectors: float32 array `(n, dim)`.
+        precision: str. One of the values of `Precision`.
+        ranges: float32 array `(2, dim)` or `None`. For `"int8"`, the least and greatest value of every dimension.
     """
     if precision == "binary":
         return np.packbits(vectors > 0, axis=-1)

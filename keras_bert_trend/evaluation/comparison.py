@@ -1,4 +1,4 @@
-"""`compare_poolings`: which pooling suits a problem, by what a logistic regression makes of each one's embeddings.
+"""`compare_poolings`: which pooling suits a problem, by the scores of a logistic regression on its embeddings.
 
 texts ──► one run of the encoder ──► every pooling's embeddings ──► the same folds for all ──► scores, tests
 """
@@ -37,12 +37,12 @@ class PoolingComparison:
 
     Attributes:
         scores: dict. Pooling → its score on every fold's test part, float64 array `(folds * repeats,)`, sorted by mean.
-            The row "majority class", which looks at no text, is ranked among them.
+            The row "majority class", which ignores the texts, is ranked among them.
         accuracies: dict. Pooling → its accuracy on every fold's test part, whatever `metric` is.
         p_values: dict. Pooling → p of the corrected resampled t-test against the best pooling; `None` for the best.
         widths: dict. Pooling → the width of its embeddings; `None` for the baseline.
         metric: str. `"F1"`, of the class `positive`, with two classes; `"macro-F1"` with more.
-        positive: The class whose F1 is the score; `None` with more than two classes.
+        positive: str, int, bool or `None`. The class whose F1 is the score; `None` with more than two classes.
         class_counts: dict. Class → number of texts.
         texts: int. The number of texts.
         groups: int. The number of groups, by default of different texts.
@@ -185,9 +185,9 @@ def compare_poolings(
             Defaults to `"minilm"`.
         poolings: sequence, dict or `None`. What to compare: names, `Pooling` layers, and lists of them (concatenated,
             in one row called "mean + trend"); or a dict that gives each a name. Defaults to all `POOLING_NAMES`.
-        positive: The class whose F1 is the score, if there are two classes. Defaults to 1 of the labels 0 and 1, `True`
-            of `False` and `True`, "1" of "0" and "1"; of other labels to the rarer class; and of two equally frequent
-            classes to the one sorted last.
+        positive: str, int, bool or `None`. The class whose F1 is the score, if there are two classes. Defaults to 1 for
+            labels 0 and 1, `True` for `False` and `True`, "1" for "0" and "1"; for other labels to the rarer class, or
+            to the one sorted last if both are equally frequent.
         folds: int. The number of parts that the texts are cut into; each part is the test part once. Defaults to 5.
         repeats: int. How often the texts are cut, each time differently. Defaults to 1.
         groups: iterable or `None`. For every text a group that must not be split between training and test. Give groups
@@ -279,13 +279,13 @@ def compare_poolings(
 
 
 def _named(poolings) -> dict[str, Any]:
-    """Return row name → what stands for the pooling."""
+    """Return row name → pooling, as the caller named it."""
     if poolings is None:
         poolings = POOLING_NAMES
     if isinstance(poolings, str | Pooling) or not isinstance(poolings, Iterable):
         raise ValueError(f"`poolings` must be a list of poolings or a dict of them, got {poolings!r}.")
     values = list(poolings.values() if isinstance(poolings, Mapping) else poolings)
-    own_names = list(map(_name_of, values))  # of a dict's too: says what is no pooling
+    own_names = list(map(_name_of, values))  # of a dict's too: raises for what is not a pooling
     names = list(poolings) if isinstance(poolings, Mapping) else own_names
     if not names:
         raise ValueError("`poolings` must not be empty.")
@@ -324,7 +324,7 @@ def _as_values(name: str, values, count: int) -> list:
 
 
 def _numbered(name: str, values: Iterable) -> tuple[list, np.ndarray]:
-    """Return the different values, sorted, so that the texts' order changes nothing, and each one's number."""
+    """Return the distinct values, sorted to be independent of the texts' order, and the number of each value."""
     values = list(values)
     try:
         different = sorted(set(values))
@@ -341,7 +341,7 @@ def _without_case_and_space(text) -> tuple[str, ...]:
 
 
 def _positive(classes: list, counts: np.ndarray, positive) -> int | None:
-    """Return the number of the positive class, or `None` where there are more than two."""
+    """Return the number of the positive class, or `None` if there are more than two."""
     if positive is not None:
         if len(classes) != 2 or positive not in classes:
             raise ValueError(f"`positive` must be one of two classes, got {positive!r}; the classes are {classes}.")
@@ -354,7 +354,7 @@ def _positive(classes: list, counts: np.ndarray, positive) -> int | None:
 
 
 def _notes(order: list[str], unfinished: dict[str, int]) -> Iterable[str]:
-    """Yield notes on the result, given the names in order and the number of each one's fits that did not converge."""
+    """Yield notes on the result, given the names in order and how many fits of each did not converge."""
     from keras_bert_trend.evaluation.cross_validation import MAX_ITERATIONS
 
     if order[0] == BASELINE:

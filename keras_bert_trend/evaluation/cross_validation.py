@@ -142,7 +142,7 @@ def score_all(
 def corrected_resampled_t_test(differences: np.ndarray, test_share: float) -> float:
     """Return the two-sided p of paired differences between scores on resampled test parts.
 
-    If all differences are equal there is no variance to test by: p is 1 if they are zero, else 0.
+    If all differences are equal, there is no variance to test with: p is 1 if they are zero, else 0.
 
     Args:
         differences: float array `(n,)`. One for every test part, at least two.

@@ -195,7 +195,7 @@ class _TextEncoder(_Saved):
 
 
 def _with_heads(role: str, array: np.ndarray, config: BertConfig) -> np.ndarray:
-    """Split the axis of the heads in two, as published encoders do: nothing else in them tells the head count."""
+    """Split the axis of the heads in two, as published encoders do: nothing else in them shows the number of heads."""
     heads = (config.num_heads, config.head_size)
     if "attention/self/" in role:
         return array.reshape(*array.shape[:-1], *heads)

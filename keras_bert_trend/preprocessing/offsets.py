@@ -1,4 +1,4 @@
-"""Where tokens stand in the text as it was given, although tokenizers see it lower-cased and without accents."""
+"""Where tokens stand in the original text, although tokenizers see it lower-cased and without accents."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def find_offsets(preprocessor, tokenizer, text: str) -> tuple[list[int | None], 
     """Return the first character of each token, and the one after its last; see `BertPreprocessor.token_offsets`.
 
     Args:
-        preprocessor: the `BertPreprocessor`: how texts are normalised and tokenized.
-        tokenizer: its `tensorflow_text` tokenizer, of normalised texts.
-        text: the text as it was given.
+        preprocessor: `BertPreprocessor`. How texts are normalised and tokenized.
+        tokenizer: `tensorflow_text` tokenizer. The preprocessor's, for normalised texts.
+        text: str. The original text.
     """
     ids = preprocessor.tokenize([text])[0].numpy().tolist()
     nowhere = [None] * len(ids), [None] * len(ids)

@@ -27,7 +27,7 @@ def special_token_count(segments: int) -> int:
 def trimmed_counts(counts: Sequence[Any], length, xp) -> list:
     """Return how many tokens each segment keeps.
 
-    The segments of a pair are trimmed in turns (round robin), the first one beginning: a segment shorter than its half
+    The segments of a pair are trimmed in turn (round robin), beginning with the first: a segment shorter than its half
     leaves the rest to the other.
 
     Args:
@@ -49,7 +49,7 @@ def trimmed_counts(counts: Sequence[Any], length, xp) -> list:
 
 
 def _lay_out(starts: Sequence[Any], counts: Sequence[Any], column, xp) -> tuple[Any, Any, Any]:
-    """Say what stands at every position, as an index into the ids that may stand there.
+    """Return what each position holds, as an index into the ids that it may hold.
 
     One gather then fills the batch, instead of ragged tensors that are cut, joined and made dense.
 
@@ -87,7 +87,7 @@ def pack_inputs(segments: Sequence[tf.RaggedTensor], length: tf.Tensor, ids: Spe
         the second, 0 in the padding.
 
     Raises:
-        tf.errors.InvalidArgumentError: if the two segments of pairs are not equally many.
+        tf.errors.InvalidArgumentError: if there are not as many first segments as second segments.
     """
     if len(segments) == 2:
         tf.debugging.assert_equal(

@@ -30,13 +30,13 @@ _DROPPED = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x{9f}\x{fffd}\p{Cf}\p{Co}]"
 class BertPreprocessor(keras.layers.Layer):
     """Strings, or pairs of strings, to `input_word_ids`, `input_mask` and `input_type_ids`.
 
-    The tokens are those of TensorFlow Text's `BertTokenizer`, or of `SentencepieceTokenizer` if the vocabulary is a
-    SentencePiece model (ALBERT): what the preprocessing models on TF Hub compute. A text becomes `[CLS] a [SEP]`, a
-    pair `[CLS] a [SEP] b [SEP]` with type ids 0 and 1. The segments of a pair that is too long are trimmed in turns
-    (round robin), so that neither is lost.
+    Tokens are those of TensorFlow Text's `BertTokenizer`, or of `SentencepieceTokenizer` if the vocabulary is a
+    SentencePiece model (ALBERT), as in the preprocessing models on TF Hub. A text becomes `[CLS] a [SEP]`, a pair
+    `[CLS] a [SEP] b [SEP]` with type ids 0 and 1. If a pair is too long, its segments are trimmed in turn (round
+    robin), so that neither is lost.
 
     The layer works inside a model, in `tf.data.Dataset.map` (before or after `batch`, under every Keras backend), and
-    exported. Text needs TensorFlow: a model of another backend takes the ids, not the strings.
+    in an export. Strings need TensorFlow: a model of another backend takes the ids instead.
 
     Example:
         >>> tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "an", "apple", "."]
@@ -55,11 +55,11 @@ class BertPreprocessor(keras.layers.Layer):
             error unless `truncate` is set.
         truncate: bool. With `sequence_length=None`, whether to trim texts to `max_length` instead of refusing longer
             ones. Defaults to `False`.
-        normalization: str. What happens to characters before texts are cut. `"tf_text"`, as in TF Hub's preprocessing
-            models: control characters become spaces, and lower case is Unicode's NFKC case folding, which makes "..."
-            of "…". `"bert"`, as in Hugging Face's `BertNormalizer`: control characters are dropped, every space is
-            one, and lower case changes letters alone. Defaults to `"tf_text"`; a model read from a Hugging Face folder
-            has `"bert"`.
+        normalization: str. How characters change before tokenization. `"tf_text"`, as in TF Hub's preprocessing
+            models: control characters become spaces, and lower case is Unicode's NFKC case folding, which turns "…"
+            into "...". `"bert"`, as in Hugging Face's `BertNormalizer`: control characters are dropped, every Unicode
+            space counts as a space, and lower case changes only letters. Defaults to `"tf_text"`; a model read from a
+            Hugging Face folder has `"bert"`.
         fast_tokenizer: bool. Whether to compute WordPiece with `FastWordpieceTokenizer`: the same ids, several times as
             fast. Set it to `False`, here or on the layer before exporting, if the server lacks that operation but has
             those of `BertTokenizer`. Defaults to `True`.
@@ -112,14 +112,14 @@ class BertPreprocessor(keras.layers.Layer):
         """Make a preprocessor with the vocabulary and the casing that `handle` names.
 
         Args:
-            handle: a TF Hub preprocessing model, an encoder that brings its vocabulary, a `vocab.txt`, or a
+            handle: str or path. A TF Hub preprocessing model, an encoder that has a vocabulary, a `vocab.txt`, or a
                 SentencePiece `.model`; see `keras_bert_trend.sources.load_text_source`.
             sha256: str or `None`. The SHA-256 that an archive, on this machine or behind a URL, must have. Defaults to
                 `None`, any.
-            **kwargs: as for `from_source`.
+            **kwargs: The arguments of `from_source`.
 
         Raises:
-            ValueError: the handle names nothing that can be read, or no vocabulary.
+            ValueError: if the handle names nothing that can be read, or has no vocabulary.
         """
         from keras_bert_trend.sources import load_text_source
 
@@ -140,16 +140,18 @@ class BertPreprocessor(keras.layers.Layer):
         """Make a preprocessor from a `keras_bert_trend.sources.TextSource`.
 
         Args:
-            source: vocabulary and casing.
-            lower_case: overrides the source's; where neither says, the vocabulary tells: lower-case tokens only.
-            strip_accents: overrides the source's.
-            sequence_length: as in the constructor; `"auto"` is the source's, else 128, and at most `max_length`.
-            max_length: as in the constructor.
-            normalization: overrides the source's.
-            **kwargs: the constructor's other arguments.
+            source: `TextSource`. The vocabulary and the casing.
+            lower_case: bool or `None`. As in the constructor. Defaults to the source's; if the source does not say, to
+                whether the vocabulary has lower-case tokens only.
+            strip_accents: bool or `None`. As in the constructor. Defaults to the source's.
+            sequence_length: int, `None` or `"auto"`. As in the constructor; `"auto"` is the source's, else 128, and at
+                most `max_length`. Defaults to `"auto"`.
+            max_length: int or `None`. As in the constructor. Defaults to `None`.
+            normalization: str or `None`. As in the constructor. Defaults to the source's.
+            **kwargs: The other arguments of the constructor.
 
         Raises:
-            ValueError: the source brings no vocabulary.
+            ValueError: if the source has no vocabulary.
         """
         if source.vocabulary is None:
             raise ValueError(f"The model at {source.origin!r} brings no vocabulary: give `vocabulary`, its vocab.txt.")
@@ -176,9 +178,9 @@ class BertPreprocessor(keras.layers.Layer):
 
     @property
     def supports_jit(self) -> bool:
-        """Whether a model that holds this layer may be compiled by XLA, which has no strings.
+        """Whether a model that holds this layer may be compiled by XLA, which does not support strings.
 
-        Only if a `BertTrend` layer holds it and was called on ids, and nothing was called on strings.
+        True only if a `BertTrend` layer holds it and was called on ids, and nothing was called on strings.
         """
         return self._called_on == {"ids"}
 
@@ -209,10 +211,10 @@ class BertPreprocessor(keras.layers.Layer):
         """Do what calling the layer does, with TensorFlow tensors whatever the Keras backend is.
 
         Args:
-            inputs: as for calling the layer.
+            inputs: strings in any shape that the layer takes.
 
         Returns:
-            dict of int32 TensorFlow tensors, as calling the layer.
+            dict of int32 TensorFlow tensors, as the layer returns them.
         """
         import tensorflow as tf
 
@@ -273,18 +275,18 @@ class BertPreprocessor(keras.layers.Layer):
         return tokens.merge_dims(1, -1) if tokens.ragged_rank > 1 else tokens  # WordPiece: (batch, words, pieces)
 
     def token_offsets(self, text: str) -> tuple[list[int | None], list[int | None]]:
-        """Find where the tokens of a text stand in it.
+        """Find where each token of a text begins and ends.
 
-        The characters that normalising changes or drops are followed back one by one, so that the offsets index the
-        text as it was given.
+        Characters that normalising changes or drops are traced back one by one, so that the offsets index the original
+        text.
 
         Args:
-            text: the text.
+            text: str. The text.
 
         Returns:
-            The first character and the character after the last, of each token of `tokenize([text])`; `None` where
-            the token begins or ends inside a character ("ß" becomes "ss", and may be cut), and everywhere where the
-            characters cannot be followed.
+            Two lists with an entry for each token of `tokenize([text])`: its first character, and the character after
+            its last. An entry is `None` if the token begins or ends inside a character ("ß" becomes "ss", which may be
+            cut in two). All entries are `None` if the characters cannot be traced back.
         """
         from keras_bert_trend.preprocessing.offsets import find_offsets
 
@@ -314,12 +316,13 @@ class BertPreprocessor(keras.layers.Layer):
         `tokenize.get_special_tokens_dict()`, and `bert_pack_inputs([ids, …], seq_length)` packs one or two segments.
 
         Args:
-            path: the folder to write. It is complete or not there.
-            sequence_length: what the one-step call pads to; by default this layer's, or 128 where that is `None`.
-            overwrite: replace what stands at `path`.
+            path: str or path. The folder to write; it is complete or not there.
+            sequence_length: int or `None`. The length that the one-step call pads to. Defaults to this layer's, or 128
+                if that is `None`.
+            overwrite: bool. Whether to replace an existing `path`. Defaults to `False`.
 
         Raises:
-            FileExistsError: `path` exists.
+            FileExistsError: if `path` exists and `overwrite` is false.
         """
         from keras_bert_trend.export.tf_hub import write_text_preprocessing
 
@@ -327,7 +330,7 @@ class BertPreprocessor(keras.layers.Layer):
         write_text_preprocessing(os.fspath(path), self, length, overwrite)
 
     def _get_tokenizer(self, kind: str):
-        """Return the vocabulary's tokenizer, `"classic"` or `"fast"`; `None` where it has no fast one."""
+        """Return the vocabulary's tokenizer, `"classic"` or `"fast"`; `None` if it has no fast one."""
         if kind not in self._tokenizers:
             import tensorflow as tf
 
@@ -372,7 +375,7 @@ class BertPreprocessor(keras.layers.Layer):
         """Check that the vocabulary file in a `.keras` file is the vocabulary of its configuration.
 
         Raises:
-            ValueError: the two differ: the file was put together from two models.
+            ValueError: if the two differ, because the file was put together from two models.
         """
         name = self.vocabulary.asset_name
         with open(os.path.join(directory, name), "rb") as file:

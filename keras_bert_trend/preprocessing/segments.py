@@ -1,4 +1,4 @@
-"""Texts in whatever shape users hold them, to one or two string tensors of the same shape."""
+"""Texts in any form that users have them in, to one or two string tensors of the same shape."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def to_string_tensors(inputs):
     """Turn Python strings and NumPy string arrays, alone or as a pair, into TensorFlow string tensors.
 
     Tensors and symbolic tensors pass through. A list of `str` is a batch of texts, never a pair; a dict of one or two
-    named features is what its values are, in its order.
+    named features is taken as its values, in order.
 
     Raises:
         ValueError: if `inputs` is a bare `str` instead of a batch, or an array of something other than strings.
@@ -32,7 +32,7 @@ def to_string_tensors(inputs):
     if isinstance(inputs, Mapping):
         inputs = tuple(inputs.values())
     if isinstance(inputs, list) and inputs and all(isinstance(element, list | tuple) for element in inputs):
-        # `[[q1, a1], [q2, a2]]` and `[questions, answers]` look the same: with two pairs nothing would tell.
+        # `[[q1, a1], [q2, a2]]` and `[questions, answers]` look the same, so two pairs would be ambiguous.
         raise ValueError("`inputs` is a list of lists: give pairs as a tuple of two batches, (firsts, seconds).")
     if isinstance(inputs, list | tuple):
         if inputs and all(map(_is_batch_of_texts, inputs)):
@@ -115,7 +115,7 @@ def has_symbols(inputs) -> bool:
 
 
 def is_batch(shape) -> bool:
-    """Whether strings of this shape are one text a row: `(B,)`, a column `(B, 1)`, or of unknown rank."""
+    """Whether strings of this shape are one text per row: `(B,)`, a column `(B, 1)`, or of unknown rank."""
     return _rank(shape) in (None, 1) or (_rank(shape) == 2 and shape[1] == 1)
 
 

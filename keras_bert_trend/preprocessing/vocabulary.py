@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 # Bits of a token kind: what preprocessing writes into its lookup table and pooling reads from it.
-SPECIAL = 1  # [CLS], [SEP], [PAD], [MASK]: stands for no word of the text
+SPECIAL = 1  # [CLS], [SEP], [PAD], [MASK]: not a word of the text
 PUNCTUATION = 2
 CONTINUATION = 4  # continues a word: "##ing"
 
@@ -36,15 +36,15 @@ class Vocabulary:
     """An immutable WordPiece vocabulary: the tokens in the order of their ids.
 
     Attributes:
-        tokens: the tokens.
-        padding_token, unknown_token: their names here.
-        asset_name: the file that other tools read this kind of vocabulary from.
+        tokens: tuple of str. The tokens.
+        padding_token, unknown_token: str. What this kind of vocabulary calls `[PAD]` and `[UNK]`.
+        asset_name: str. The name of the file that other tools read this kind of vocabulary from.
 
     Args:
-        tokens: the tokens; must hold `[PAD]`, `[UNK]`, `[CLS]` and `[SEP]`, and none twice.
+        tokens: iterable of str. The tokens, each once, with `[PAD]`, `[UNK]`, `[CLS]` and `[SEP]` among them.
 
     Raises:
-        ValueError: a required token is missing, or a token stands there twice.
+        ValueError: if a required token is missing, or a token occurs twice.
     """
 
     padding_token, unknown_token = "[PAD]", "[UNK]"
@@ -79,7 +79,7 @@ class Vocabulary:
         """Return a token's id.
 
         Raises:
-            KeyError: the token is not in the vocabulary.
+            KeyError: if the token is not in the vocabulary.
         """
         return self._ids[token]
 
@@ -92,7 +92,8 @@ class Vocabulary:
         """Return a `tensorflow_text` tokenizer of normalised texts: `tokenize` gives ragged int32 ids.
 
         Args:
-            file: where `to_bytes` was written to: a SavedModel then keeps it as an asset instead of as constants.
+            file: str or `None`. A file that holds `to_bytes`. If given, a SavedModel keeps it as an asset; otherwise
+                it keeps the tokens as constants. Defaults to `None`.
         """
         import tensorflow as tf
         import tensorflow_text
@@ -106,7 +107,7 @@ class Vocabulary:
         return tensorflow_text.BertTokenizer(table, lower_case=False, token_out_type=tf.int32)
 
     def make_fast_tokenizer(self):
-        """Return what gives the same ids faster, ragged int32 `(batch, None)`; `None` where nothing does."""
+        """Return a tokenizer that gives the same ids faster, ragged int32 `(batch, None)`; `None` if there is none."""
         from keras_bert_trend.preprocessing.wordpiece import FastWordPiece
 
         try:
@@ -115,7 +116,7 @@ class Vocabulary:
             return None
 
     def to_bytes(self) -> bytes:
-        """Return the content of the file `asset_name`: one token a line."""
+        """Return the content of the file `asset_name`: one token per line."""
         return "".join(f"{token}\n" for token in self.tokens).encode("utf-8")
 
     def to_config(self) -> list[str] | str:
@@ -132,7 +133,7 @@ class Vocabulary:
         """What each token is, as a lookup table over ids: uint8 `(vocabulary size,)`.
 
         A kind is the sum of the bits `SPECIAL` (1), `PUNCTUATION` (2) and `CONTINUATION` (4); a token with none of
-        them begins a word. `[UNK]` is an ordinary word. `[MASK]` is special: it stands for no word of the text.
+        them begins a word. `[UNK]` is an ordinary word. `[MASK]` is special: it is not a word of the text.
         """
         special = {self.padding_token, "[CLS]", "[SEP]", "[MASK]"}
         kinds = (SPECIAL if token in special else self._kind_of(token) for token in self.tokens)
@@ -151,13 +152,14 @@ class SentencePieceVocabulary(Vocabulary):
     """A SentencePiece model (Kudo and Richardson 2018, arXiv:1808.06226): its pieces, and how texts are cut into them.
 
     Attributes:
-        model: the serialised model, as it stands in a `.model` file.
+        model: bytes. The serialised model.
 
     Args:
-        model: the serialised model.
+        model: bytes. The serialised model, the content of a `.model` file.
 
     Raises:
-        ValueError: the bytes are no SentencePiece model, or its pieces lack `<pad>`, `<unk>`, `[CLS]` or `[SEP]`.
+        ValueError: if the bytes are not a SentencePiece model, or if its pieces lack `<pad>`, `<unk>`, `[CLS]` or
+            `[SEP]`.
     """
 
     padding_token, unknown_token = "<pad>", "<unk>"
@@ -184,7 +186,7 @@ class SentencePieceVocabulary(Vocabulary):
             raise ValueError(f"The {len(self.model)} bytes are no SentencePiece model: {error.message}") from error
 
     def make_fast_tokenizer(self) -> None:
-        """Return `None`: the one tokenizer there is."""
+        """Return `None`: SentencePiece has one tokenizer only."""
 
     def to_bytes(self) -> bytes:
         return self.model
@@ -199,21 +201,21 @@ class SentencePieceVocabulary(Vocabulary):
 
     def _kind_of(self, token: str) -> int:
         piece = self.surface(token)
-        # A space alone stands for no word; and punctuation continues none, though no space comes before it.
+        # A space alone is not a word, and punctuation does not continue one, even without a space before it.
         if not piece or is_punctuation(piece):
             return PUNCTUATION
         return CONTINUATION if piece == token and token != self.unknown_token else 0
 
 
 def as_vocabulary(vocabulary: Vocabulary | Iterable[str] | bytes | str) -> Vocabulary:
-    """Make a vocabulary of what stands for one.
+    """Make a vocabulary of anything that stands for one.
 
     Args:
-        vocabulary: WordPiece tokens in the order of their ids, a serialised SentencePiece model, the value of
-            `Vocabulary.to_config`, or a vocabulary already.
+        vocabulary: iterable of str, bytes, str or `Vocabulary`. WordPiece tokens in the order of their ids, a
+            serialised SentencePiece model, what `Vocabulary.to_config` returns, or a vocabulary.
 
     Raises:
-        ValueError: it is none of these, or lacks a token that a BERT needs.
+        ValueError: if it is none of these, or lacks a token that a BERT needs.
     """
     if isinstance(vocabulary, Vocabulary):
         return vocabulary
@@ -236,14 +238,14 @@ def _read_pieces(tokenizer) -> list[str]:
 
 
 def is_punctuation(piece: str) -> bool:
-    """Whether a piece has no character but punctuation, and one at least."""
+    """Whether a piece has at least one character and all its characters are punctuation."""
     return bool(piece) and all(_is_punctuation(character) for character in piece)
 
 
 def _is_punctuation(character: str) -> bool:
-    """Tell punctuation as BERT's tokenizer does (google-research/bert `tokenization.py`, `_is_punctuation`).
+    """Recognise punctuation as BERT's tokenizer does (google-research/bert `tokenization.py`, `_is_punctuation`).
 
-    Every non-alphanumeric ASCII sign counts, `$` and `^` too, beside Unicode's categories P.
+    Every non-alphanumeric ASCII sign counts, `$` and `^` too, besides Unicode's categories P.
     """
     code = ord(character)
     if 33 <= code <= 47 or 58 <= code <= 64 or 91 <= code <= 96 or 123 <= code <= 126:

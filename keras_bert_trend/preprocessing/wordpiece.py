@@ -29,12 +29,12 @@ class FastWordPiece:
     """Normalised texts to token ids.
 
     Args:
-        tokens: the vocabulary, in the order of the ids.
-        unknown_token: what stands for a word that no tokens make up.
+        tokens: tuple of str. The vocabulary, in the order of the ids.
+        unknown_token: str. The token for a word that no tokens make up.
 
     Raises:
-        ValueError: the vocabulary has a token that the two tokenizers would treat differently, or none at all that
-            can stand in a text. `BertTokenizer` takes it.
+        ValueError: if the vocabulary has a token that the two tokenizers would treat differently, or has no token that
+            can occur in a text. `BertTokenizer` accepts both.
     """
 
     def __init__(self, tokens: tuple[str, ...], unknown_token: str) -> None:
@@ -55,6 +55,6 @@ class FastWordPiece:
 
 
 def _may_differ(character: str) -> bool:
-    """Whether a token that holds this character stands for something to one of the two tokenizers only."""
+    """Whether only one of the two tokenizers can produce a token that holds this character."""
     replaced = character == _LETTER or re.match(_SPACES_AND_SIGNS, character) is not None
     return replaced or character.isspace() or unicodedata.category(character) in ("Cc", "Cf")

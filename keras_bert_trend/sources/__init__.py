@@ -106,7 +106,7 @@ def _find_reader(path: str) -> Callable[[str], Source] | None:
 
 
 def _what_it_is(path: str) -> str:
-    """Say why a path is no model, and what to do."""
+    """Say why a path is not a model, and what to do."""
     if path.endswith((".keras", ".h5")):
         return "is a file of Keras's: open it with keras.models.load_model, after importing keras_bert_trend."
     if os.path.isdir(path):

@@ -31,7 +31,7 @@ class Budget:
         self.size, self._left, self._files = size, size, MAX_FILES
 
     def spend(self, size: int) -> None:
-        """Take one file of `size` bytes off. Raise `ValueError` if that is too much."""
+        """Subtract one file of `size` bytes. Raise `ValueError` if that is too much."""
         self._left -= size
         self._files -= 1
         if self._left < 0:
@@ -41,10 +41,10 @@ class Budget:
 
 
 class _Headers:
-    """The stream as `tarfile` sees it, which reads the headers and nothing else: their size is limited.
+    """The stream as `tarfile` sees it: it reads headers only, of limited size.
 
     Args:
-        stream: the tar stream, without compression.
+        stream: binary file. The tar stream, without compression.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -65,8 +65,8 @@ def unpack(file: BinaryIO, folder: str) -> None:
         folder: str. An empty folder to unpack it into.
 
     Raises:
-        ValueError: if it is no archive, is damaged or truncated, holds anything but files and folders with names below
-            `folder`, or too much. "It" in the message is the archive.
+        ValueError: if the file is not an archive, is damaged or truncated, holds anything but files and folders with
+            names below `folder`, or holds too much. "It" in the message is the archive.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -93,8 +93,7 @@ def unpack(file: BinaryIO, folder: str) -> None:
 def _write_member(member: tarfile.TarInfo, stream: Any, folder: str, budget: Budget) -> bool:
     """Write one member, without its owner, mode and time; return whether it is a file.
 
-    Stricter than `tarfile.data_filter`, which lets links be, and changes a name that leads outside into one that does
-    not.
+    It is stricter than `tarfile.data_filter`, which allows links and rewrites names that lead outside.
     """
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or "\\" in member.name or os.path.splitdrive(member.name)[0]:
@@ -124,7 +123,7 @@ def _write_member(member: tarfile.TarInfo, stream: Any, folder: str, budget: Bud
 def _check_end(stream: Any, offset: int, budget: Budget) -> None:
     """Check that the archive ends with its mark, and read the rest, so that gzip compares its checksum.
 
-    `tarfile` takes a header that is damaged or missing for the end.
+    `tarfile` mistakes a damaged or missing header for the end.
     """
     stream.seek(offset)
     if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

@@ -27,7 +27,7 @@ class TfCheckpoint:
     """The files of a checkpoint.
 
     Args:
-        prefix: str. What stands before `.index` and `.data-…` in their names.
+        prefix: str. The part of their names before `.index` and `.data-…`.
 
     Raises:
         ValueError: if the index is missing or damaged.
@@ -114,7 +114,7 @@ class TfCheckpoint:
             dtype: int or `None`. As for `check`.
 
         Raises:
-            ValueError: if it cannot be read, as `check` says or its checksum tells.
+            ValueError: if `check` refuses it, or if its checksum is wrong.
         """
         import tensorflow as tf
 
@@ -148,7 +148,7 @@ def _checked(entry, name: str):
 def _read_table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the keys and values of a LevelDB table, each key once.
 
-    TensorFlow finds a key by bisection. So all ways through the table must lead to the same entries: keys ascend, and
+    TensorFlow finds a key by bisection, so all ways through the table must lead to the same entries: keys ascend, and
     restart points, where a search may begin, stand where entries do.
     """
     if len(content) < _FOOTER or int.from_bytes(content[-8:], "little") != _MAGIC:
@@ -195,7 +195,7 @@ def _read_block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes,
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """Return a number in LevelDB's notation, seven bits a byte, and where it ends."""
+    """Return a number in LevelDB's notation, seven bits per byte, and where it ends."""
     number = 0
     for shift in range(0, 64, 7):
         byte = content[at]

@@ -52,14 +52,14 @@ SLOWEST = 16 * 2**10  # bytes a second on average, below which it does too
 
 
 def resolve_handle(handle: str, sha256: str | None = None) -> str:
-    """Return the path on this machine of what a handle names; fetch or unpack it into the cache where need be.
+    """Return the local path of what a handle names; fetch or unpack it into the cache if necessary.
 
     Args:
         handle: str. One of
 
             * a local path, which is returned as it is
             * a `.tar.gz`, `.tgz` or `.tar` file of a model's folder, cached by the file's SHA-256
-            * an `http(s)://` URL of a TF Hub model, on tfhub.dev, Kaggle or any other server that hands out the
+            * an `http(s)://` URL of a TF Hub model, on tfhub.dev, Kaggle or any other server that serves the
               compressed SavedModel
             * `kaggle:owner/model/framework/variation[/version]`: by `kagglehub.model_download` and in its cache
             * `gs://…` or another scheme that `tf.io.gfile` reads: a folder, or one of the archives; cached by the URL
@@ -68,12 +68,11 @@ def resolve_handle(handle: str, sha256: str | None = None) -> str:
             Defaults to `None`, any.
 
     Returns:
-        A path. Whether a local path exists, or holds a model, is not looked at. Where an archive or a download holds
-        nothing but one folder, that folder.
+        A path. A local path is not checked. If an archive or a download holds nothing but one folder, that folder.
 
     Raises:
-        ValueError: if a remote handle is malformed, or what it names cannot be fetched, or an archive is not sound, has
-            another SHA-256, or holds no model. The message names the handle, the reason and what to do.
+        ValueError: if a remote handle is malformed or cannot be fetched, or if an archive is damaged, has another
+            SHA-256, or holds no model. The message names the handle, the reason and what to do.
         ImportError: if `kagglehub` is missing for a `kaggle:` handle.
     """
     scheme, separator, rest = handle.partition("://")
@@ -112,7 +111,7 @@ def _without_wrapping_folder(folder: str) -> str:
 def _cached(name: str, fill: Callable[[str], None]) -> str:
     """Return the cache's folder `name`. If there is none, let `fill` write it under a temporary name first.
 
-    One process at a time fills a folder. The system releases the lock of a process that ends, however it ends.
+    One process at a time fills a folder. The system releases the lock when the process ends, however it ends.
     """
     cache = os.environ.get("TFHUB_CACHE_DIR", "")
     if not cache or "://" in cache:  # a bucket; what is read here has to be a local file
@@ -192,7 +191,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 
 
 class _Paced(io.RawIOBase):
-    """What a connection reads from its socket, while it is fast enough: a timeout alone lets one byte a minute pass."""
+    """A connection's socket that must be fast enough: a timeout alone allows one byte per minute."""
 
     def __init__(self, raw: io.RawIOBase) -> None:
         self._raw, self._begin, self._count = raw, time.monotonic(), 0

@@ -66,7 +66,7 @@ def read_google_checkpoint(path: str) -> Source:
 
 
 def _find_checkpoint(path: str) -> str:
-    """Return the checkpoint's prefix: what stands before `.index`."""
+    """Return the checkpoint's prefix: its path without `.index`."""
     if os.path.isfile(f"{path}.index"):
         return path
     found = sorted(name.removesuffix(".index") for name in os.listdir(path) if name.endswith(".index"))
@@ -81,7 +81,7 @@ def _find_checkpoint(path: str) -> str:
 
 
 def _lower_case(folder: str) -> bool | None:
-    """Read the casing from the folder's name, as google-research/bert does (tokenization.py), if it says any."""
+    """Read the casing from the folder's name, as google-research/bert does (tokenization.py), if the name shows it."""
     name = os.path.basename(os.path.abspath(folder))
     if re.match(r"(.*_)?uncased_L-|multilingual_L-|chinese_L-", name):
         return True

@@ -93,9 +93,9 @@ def read_hugging_face_model(path: str) -> Source:
 
 
 def _text(path: str) -> tuple[tuple[str, ...] | None, bool | None, bool | None]:
-    """Return vocabulary, lower case and strip accents: of `vocab.txt`, or of `tokenizer.json` if that is missing.
+    """Return vocabulary, lower case and strip accents, from `vocab.txt` or, if that is missing, `tokenizer.json`.
 
-    transformers 5 and sentence-transformers 6 write the latter alone.
+    transformers 5 and sentence-transformers 6 write only the latter.
     """
     vocabulary_file, tokenizer_file = (os.path.join(path, name) for name in ("vocab.txt", "tokenizer.json"))
     if os.path.isfile(vocabulary_file):
@@ -107,7 +107,7 @@ def _text(path: str) -> tuple[tuple[str, ...] | None, bool | None, bool | None]:
 
 
 def _sentence_transformers(path: str) -> tuple[str | list[str] | None, int | None]:
-    """Return the pooling and the length of a sentence-transformers folder; `None` and `None` for another."""
+    """Return the pooling and the length of a sentence-transformers folder; `None` and `None` for other folders."""
     modules_file = os.path.join(path, "modules.json")
     if not os.path.isfile(modules_file):
         return None, None
@@ -132,7 +132,7 @@ def _sentence_transformers(path: str) -> tuple[str | list[str] | None, int | Non
 
 
 def _check_architecture(fields: dict, path: str) -> None:
-    """Refuse what `config.json` says of another architecture, or of numbers that are not those of its weights."""
+    """Refuse a `config.json` of another architecture, or with numbers that differ from those of its weights."""
     if str(fields.get("module", "")).startswith(("keras_hub", "keras_nlp")):
         raise UnsupportedArchitectureError(
             f"{path!r} is a preset of KerasHub's, which is not supported. Give the TF Hub SavedModel, the "
@@ -193,7 +193,7 @@ def _read_header(path: str) -> dict[str, _Tensor]:
 
 
 def _find_places(tensors: dict[str, _Tensor], config: BertConfig, path: str) -> dict[str, _Tensor]:
-    """Return google-research/bert's names for the tensors; which are missing is for whoever wants them to say."""
+    """Return google-research/bert's names for the tensors; the caller checks which are missing."""
     places = {}
     for role in config.weight_shapes():
         found = [tensors[name] for name in tensor_names(role) if name in tensors]
@@ -215,9 +215,9 @@ def _find_places(tensors: dict[str, _Tensor], config: BertConfig, path: str) -> 
 
 
 def tensor_names(role: str) -> list[str]:
-    """Return what Hugging Face may call a weight of google-research/bert's, today's name first.
+    """Return Hugging Face's possible names of a google-research/bert weight, the current one first.
 
-    Checkpoints converted early on say gamma and beta; those of models with a task's head begin with `bert.`.
+    Early converted checkpoints have gamma and beta; the names of a model with a task head begin with `bert.`.
     """
     module, _, leaf = role.replace("layer_", "layer.").replace("/", ".").rpartition(".")
     leaves = {"kernel": ["weight"], "bias": ["bias"], "gamma": ["weight", "gamma"], "beta": ["bias", "beta"]}
@@ -271,7 +271,7 @@ def bert_config(fields: Mapping[str, Any], path: str, activations: Mapping[str, 
         fields: mapping. The content of `bert_config.json` or `config.json`.
         path: str. That file, for messages.
         activations: mapping. What the publisher's names of activations mean: `hidden_act` → `BertConfig.hidden_act`.
-        **others: fields of `BertConfig` that stand in no file.
+        **others: The fields of `BertConfig` that the file does not have.
 
     Raises:
         ValueError: if a field is missing or has a value that no BERT can have.

@@ -34,7 +34,7 @@ class LazyWeights(Mapping[str, Any]):
         return self._read(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.shapes  # `Mapping` would read the weight to tell
+        return name in self.shapes  # `Mapping` would read the weight to find out
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
@@ -49,10 +49,10 @@ class TextSource:
 
     Args:
         vocabulary: tuple of str, bytes or `None`. The WordPiece tokens in the order of their ids, or a serialised
-            SentencePiece model; `None` if the model brings neither.
+            SentencePiece model; `None` if the model has neither.
         lower_case: bool or `None`. Whether texts are lower-cased first; `None` if the model does not say.
         strip_accents: bool or `None`. Whether accents are stripped first; `None` if the model does not say.
-        normalization: str or `None`. What `BertPreprocessor` calls so; `None` if the model does not say.
+        normalization: str or `None`. `normalization` of `BertPreprocessor`; `None` if the model does not say.
         sequence_length: int or `None`. The number of tokens that the model pads to, if it says.
         origin: str. Where it was read from, for messages.
     """
@@ -74,7 +74,7 @@ class Source(TextSource):
         weights: `LazyWeights`. google-research/bert's name without the leading `bert/` → float32 array; kernels are
             `(in, out)`.
         pooling: str, list of str or `None`. The pooling that the model was trained with, if its files say so.
-        **text: the fields of `TextSource`.
+        **text: The fields of `TextSource`.
     """
 
     config: BertConfig
@@ -84,10 +84,9 @@ class Source(TextSource):
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn whatever goes wrong while a model is read into a `ValueError` that names it.
+    """Turn any error while a model is read into a `ValueError` that names the model.
 
-    A downloaded file may be damaged in any way, or made to be: no exception from inside its reader reaches the user
-    bare.
+    A downloaded file may be damaged in any way, even on purpose: no bare exception from its reader reaches the user.
 
     Args:
         path: str. The model, as the user knows it.

@@ -53,7 +53,7 @@ def read_tokenizer_json(path: str) -> TextSource:
 
 
 def read_normalizer(normalizer: Mapping[str, Any], path: str) -> tuple[bool, bool]:
-    """Read what a `tokenizer.json` does to texts before they are cut.
+    """Read what a `tokenizer.json` does to texts before it splits them.
 
     Args:
         normalizer: mapping. The file's entry `normalizer`.
@@ -97,7 +97,7 @@ def write_tokenizer_files(
     """Write `vocab.txt`, `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`.
 
     Args:
-        folder: str. Where to.
+        folder: str. The folder to write to.
         tokens: list of str. The WordPiece vocabulary.
         lower_case: bool. Whether texts are lower-cased.
         strip_accents: bool. Whether accents are stripped.
