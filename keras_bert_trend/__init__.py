@@ -6,7 +6,7 @@
 Importing this package imports neither Keras nor TensorFlow: each public name is loaded on first use.
 """
 
-import sys
+import importlib
 from typing import TYPE_CHECKING
 
 import wrapt
@@ -140,17 +140,19 @@ def __dir__() -> list[str]:
 class _RegisteredLater:
     """Stand for a class under its registered name until a `.keras` file asks for it."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, module: str, name: str) -> None:
+        self._module, self._name = module, name
 
     def from_config(self, config):
-        return getattr(sys.modules[__name__], self._name).from_config(config)
+        return getattr(importlib.import_module(self._module), self._name).from_config(config)
 
 
 @wrapt.when_imported("keras")
 def _register_names(keras) -> None:
     """Let Keras know the classes that a `.keras` file may name: it looks names up and imports nothing itself."""
+    from keras_bert_trend.pooling import __all__ as poolings
+
     known = keras.saving.get_custom_objects()
-    for name, module in _MODULES.items():
+    for name, module in {**_MODULES, **dict.fromkeys(poolings, "pooling")}.items():
         if name[0].isupper() and module in ("encoder", "layer", "optimizers", "pooling", "preprocessing"):
-            known.setdefault(f"{__name__}>{name}", _RegisteredLater(name))
+            known.setdefault(f"{__name__}>{name}", _RegisteredLater(f"{__name__}.{module}", name))

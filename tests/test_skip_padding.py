@@ -15,7 +15,7 @@ from keras_bert_trend.pooling import get_pooling
 from tests.common import EXACT_DTYPE, SENTENCES, random_inputs
 
 LENGTHS = [9, 1, 12, 4]
-POOLINGS = ["trend", "smooth_trend", "last_four_sum", "mean", "max", "cls", "pooler", "mean_std", ["cls", "mean"]]
+POOLINGS = [*POOLING_NAMES, ["cls", "mean"]]
 
 
 @pytest.fixture(scope="module")
