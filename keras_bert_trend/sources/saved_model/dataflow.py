@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +15,8 @@ _TRANSPARENT = ("Identity", "ReadVariableOp")  # what they pass on is their inpu
 _MAX_NODES = 50_000  # BERT-large has about 5,000: more is no BERT, and could be a trap
 _MAX_DEPTH = 64
 
-Key = tuple  # ("variable", object id) | ("argument", name) | (frame number, node name, output port)
+# ("variable", object id) | ("argument", name) | (frame number, node name, output port)
+Key = tuple
 
 
 class Node:
@@ -62,6 +63,11 @@ class Node:
             return None
         return None if math.prod(sizes) > limit else tensor_util.MakeNdarray(tensor)
 
+    @property
+    def size(self) -> int:
+        """How many elements a Const says that it has."""
+        return math.prod(dimension.size for dimension in self._attributes["value"].tensor.tensor_shape.dim)
+
     def flag(self, name: str) -> bool:
         return name in self._attributes and self._attributes[name].b
 
@@ -74,6 +80,12 @@ class Node:
 
     def text(self, name: str) -> str:
         return self._attributes[name].s.decode("ascii", "replace") if name in self._attributes else ""
+
+    @property
+    def identity(self) -> tuple:
+        """What it computes of its inputs: the same for two nodes only if they compute the same."""
+        attributes = sorted(name for name in self._attributes if not name.startswith("_"))
+        return (self.op, self.port, *((name, self._attributes[name].SerializeToString()) for name in attributes))
 
     def dtype(self, name: str) -> str:
         from tensorflow.python.framework import dtypes
@@ -95,16 +107,25 @@ class _Frame:
 class Dataflow:
     """Everything that a concrete function's outputs depend on, as one flat graph.
 
+    Attributes:
+        nodes: the operations.
+        outputs: the function's results.
+        consumers: value → the operations that use it.
+        work: what computing values of it took so far (`arithmetic.py`).
+
     Args:
         files: the SavedModel.
         function: name of the concrete function.
+        names: the function's argument → what it is called here; by default, as in the function.
 
     Raises:
         ValueError: the function is missing, refers to what does not exist, or is unreasonably large.
     """
 
-    def __init__(self, files: SavedModelFiles, function: str) -> None:
+    def __init__(self, files: SavedModelFiles, function: str, names: Mapping[str, str] | None = None) -> None:
         self._files = files
+        self._names = names or {}
+        self.work = 0.0
         definition = self._definition(function)
         root = _Frame(0, definition)
         self._frames = [root]
@@ -122,7 +143,7 @@ class Dataflow:
         for key, node in self.nodes.items():
             for source in node.inputs:
                 self.consumers.setdefault(source, []).append(key)
-        self._check_order()
+        self._order = self._sources_first()
 
     @property
     def variables(self) -> set[int]:
@@ -200,7 +221,7 @@ class Dataflow:
                 if name in frame.arguments:
                     if frame.parent is None:
                         captured = self._captured.get(name)
-                        key = ("argument", name) if captured is None else ("variable", captured)
+                        key = ("argument", self._names.get(name, name)) if captured is None else ("variable", captured)
                         return self._remember(passed, key)
                     tensor, frame = frame.call.input[frame.arguments[name]], frame.parent
                     continue
@@ -222,20 +243,39 @@ class Dataflow:
         self._resolved.update(dict.fromkeys(passed, key))
         return key
 
-    def _check_order(self):
-        """Refuse a graph that runs in a circle: whatever follows its values would never end."""
+    def identify(self, numbers: dict[tuple, int]) -> dict[Key, int]:
+        """Return a number for every value: two have the same only if they are computed alike.
+
+        Args:
+            numbers: what was numbered before, of other graphs too; it grows.
+        """
+        found: dict[Key, int] = {}
+
+        def number(key: Key, identity: tuple) -> None:
+            found[key] = numbers.setdefault(identity, len(numbers))
+
+        for key in {*self.consumers, *self.outputs} - self.nodes.keys():
+            number(key, key)
+        for key in self._order:
+            node = self.nodes[key]
+            number(key, (node.identity, *(found[source] for source in node.inputs)))
+        return found
+
+    def _sources_first(self) -> list[Key]:
+        """Order the operations, and refuse a graph that runs in a circle: to follow its values would never end."""
         waiting = {key: sum(source in self.nodes for source in node.inputs) for key, node in self.nodes.items()}
         ready = [key for key, count in waiting.items() if not count]
-        done = 0
+        order = []
         while ready:
             key = ready.pop()
-            done += 1
+            order.append(key)
             for consumer in self.consumers.get(key, ()):
                 waiting[consumer] -= 1
                 if not waiting[consumer]:
                     ready.append(consumer)
-        if done < len(self.nodes):
+        if len(order) < len(self.nodes):
             raise ValueError(f"{self._files.path!r}: the operations of saved_model.pb run in a circle.")
+        return order
 
     def _collect(self):
         pending = list(self.outputs)
