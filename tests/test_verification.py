@@ -93,7 +93,8 @@ def test_outputs_have_their_names(edited, door, pair):
     def change(editor):
         for one in editor.doors:
             if one.name == door:
-                ret, (first, second) = one.function.ret, [one.function.signature.output_arg[i].name for i in pair]
+                function = one.path[0]
+                ret, (first, second) = function.ret, [function.signature.output_arg[i].name for i in pair]
                 ret[first], ret[second] = ret[second], ret[first]
 
     if pair == (3, 5):  # the last block's output and the sequence output are one value

@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import subprocess
 import sys
 
 import pytest
 
-from tests.common import run_fresh
-from tests.fuzz import disk
+from tests.common import ROOT, run_fresh
+from tests.fuzz import disk, kills
 from tests.test_cli import run
 from tests.test_cli_embed import SUFFIXES, _loaded_once, file, layer  # noqa: F401  (fixtures)
 
@@ -28,9 +29,10 @@ def test_old_or_new_whatever_happens(case):
 
 @pytest.mark.parametrize("trouble", [disk.fail, disk.interrupt])
 @pytest.mark.parametrize(
-    "suffix", [pytest.param(suffix, marks=[] if suffix == ".npz" else pytest.mark.fuzz) for suffix in SUFFIXES]
+    ("suffix", "places"),
+    [(".npz", 5), *(pytest.param(suffix, None, marks=pytest.mark.fuzz) for suffix in SUFFIXES)],
 )
-def test_embed_goes_on_from_every_call_that_fails(suffix, trouble, file, capsys, tmp_path):  # noqa: F811
+def test_embed_goes_on_from_every_call_that_fails(suffix, places, trouble, file, capsys, tmp_path):  # noqa: F811
     options = ("--chunk-size", 4, "--pooling", "mean", "--precision", "int8" if suffix == ".npz" else "float32")
     folder = tmp_path / "out"
     folder.mkdir()
@@ -39,7 +41,7 @@ def test_embed_goes_on_from_every_call_that_fails(suffix, trouble, file, capsys,
         assert run(capsys, *arguments)[0] == 0
     expected, count = arguments[3].read_bytes(), disk.calls()
     assert count > 40
-    for place in range(1, count + 1):
+    for place in range(1, count + 1, count // places if places else 1):
         shutil.rmtree(folder)
         folder.mkdir()
         with disk.trouble_at(place, trouble, folder):
@@ -52,3 +54,16 @@ def test_embed_goes_on_from_every_call_that_fails(suffix, trouble, file, capsys,
         assert status == 0, (place, err)
         assert arguments[3].read_bytes() == expected, place
         assert os.listdir(folder) == [arguments[3].name], place
+
+
+@pytest.mark.parametrize(
+    ("command", "count"),
+    [("embed .npy", 3), ("export", 3), *(pytest.param(name, 50, marks=pytest.mark.fuzz) for name in kills.COMMANDS)],
+)
+def test_killed_at_random(command, count):
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.kills", "--command", command, "--kills", str(count)],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr[-4000:]
+    assert f"{count} killed" in result.stdout
