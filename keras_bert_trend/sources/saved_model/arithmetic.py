@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from keras_bert_trend.sources.saved_model.dataflow import Dataflow, Key, Node
+from keras_bert_trend.sources.saved_model.files import ExceededBoundError
 
 _MAX_BYTES = 2**30  # of the values that are held at one time; the given ones are not counted
-_MAX_SECONDS = 10
 _PER_SECOND = 10**9  # additions that NumPy is trusted with; BERT-large takes one second so, ALBERT-xxlarge seven
 _CALL = 10_000  # what calling an operation takes, as many additions
 # One element's, or one product's, time in additions.
@@ -25,10 +25,6 @@ _WEIGHTS = {"Pow": 50, "Erf": 300, "Erfc": 300, "Exp": 10, "Tanh": 10, "Sigmoid"
 
 class CannotComputeError(Exception):
     """A value depends on an operation or an input that is not computed here; the message says which."""
-
-
-class ExceededBoundError(ValueError):
-    """To compute a value would take more memory or time than a BERT's does; the message says which bound."""
 
 
 def compute(
@@ -47,7 +43,7 @@ def compute(
 
     Raises:
         CannotComputeError: something on the way is not given and not computed here.
-        ExceededBoundError: it would take more than 1 GiB, or all that was computed of this graph more than 10 seconds.
+        ExceededBoundError: it would take more than 1 GiB, or all that was computed of this model more than 10 seconds.
     """
     keys = list(keys)
 
@@ -72,8 +68,11 @@ def compute(
         try:
             with np.errstate(all="ignore"):
                 elements, work = (0, 0) if passed_on else _estimate(node, inputs)
-                graph.work += work + _CALL
-                _check_bounds(node, held + 8 * elements, graph.work)
+                graph.files.spend((work + _CALL) / _PER_SECOND)
+                if held + 8 * elements > _MAX_BYTES:
+                    raise ExceededBoundError(
+                        f"to compute its {node.op} would take more than {_MAX_BYTES >> 30} GiB of memory"
+                    )
                 result = inputs[0] if passed_on else np.asarray(_OPERATIONS[node.op](node, *inputs))
         except (CannotComputeError, ExceededBoundError):
             raise
@@ -91,13 +90,6 @@ def compute(
 def _owner(array: np.ndarray) -> np.ndarray:
     """Return the array that a view looks at."""
     return array if array.base is None else array.base
-
-
-def _check_bounds(node: Node, size: float, work: float) -> None:
-    if size > _MAX_BYTES:
-        raise ExceededBoundError(f"to compute its {node.op} would take more than {_MAX_BYTES >> 30} GiB of memory")
-    if work > _MAX_SECONDS * _PER_SECOND:
-        raise ExceededBoundError(f"to compute what it gives would take more than {_MAX_SECONDS} seconds")
 
 
 def _estimate(node: Node, inputs: list[np.ndarray]) -> tuple[float, float]:

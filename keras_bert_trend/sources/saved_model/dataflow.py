@@ -111,7 +111,7 @@ class Dataflow:
         nodes: the operations.
         outputs: the function's results.
         consumers: value → the operations that use it.
-        work: what computing values of it took so far (`arithmetic.py`).
+        files: the SavedModel, which bounds what following and computing values may take.
 
     Args:
         files: the SavedModel.
@@ -123,9 +123,9 @@ class Dataflow:
     """
 
     def __init__(self, files: SavedModelFiles, function: str, names: Mapping[str, str] | None = None) -> None:
-        self._files = files
+        self.files = files
+        files.spend()
         self._names = names or {}
-        self.work = 0.0
         definition = self._definition(function)
         root = _Frame(0, definition)
         self._frames = [root]
@@ -149,7 +149,7 @@ class Dataflow:
     def variables(self) -> set[int]:
         """Object ids of the variables that the outputs depend on."""
         leaves = set(self.consumers) | set(self.outputs)
-        return {key[1] for key in leaves if key[0] == "variable" and key[1] in self._files.variable_names}
+        return {key[1] for key in leaves if key[0] == "variable" and key[1] in self.files.variable_names}
 
     def select(self, *ops: str) -> list[Key]:
         """Return the keys of all operations of these kinds."""
@@ -164,6 +164,7 @@ class Dataflow:
             stop: kinds of operation that are not walked through (they may still be accepted).
             downstream: walk to the consumers instead.
         """
+        self.files.spend()
         level, seen = list(dict.fromkeys(start)), set()
         while level:
             found = [key for key in level if accept(key, self.nodes.get(key))]
@@ -193,15 +194,15 @@ class Dataflow:
         return seen
 
     def _definition(self, name):
-        if name not in self._files.library:
-            raise ValueError(f"{self._files.path!r}: the function {name!r} is missing from saved_model.pb.")
-        return self._files.library[name]
+        if name not in self.files.library:
+            raise ValueError(f"{self.files.path!r}: the function {name!r} is missing from saved_model.pb.")
+        return self.files.library[name]
 
     def _enter(self, frame, node):
         where = (frame.number, node.name)
         if where not in self._callees:
             if frame.depth >= _MAX_DEPTH or len(self._frames) >= _MAX_NODES:
-                raise ValueError(f"{self._files.path!r}: the function calls are nested too deeply.")
+                raise ValueError(f"{self.files.path!r}: the function calls are nested too deeply.")
             definition = self._definition(node.attr["f"].func.name)
             callee = _Frame(len(self._frames), definition, frame, node)
             self._frames.append(callee)
@@ -235,8 +236,8 @@ class Dataflow:
                 else:
                     return self._remember(passed, (frame.number, name, port))
         except (KeyError, IndexError) as error:
-            raise ValueError(f"{self._files.path!r}: saved_model.pb refers to {error}, which it lacks.") from error
-        raise ValueError(f"{self._files.path!r}: the functions of saved_model.pb run in a circle.")
+            raise ValueError(f"{self.files.path!r}: saved_model.pb refers to {error}, which it lacks.") from error
+        raise ValueError(f"{self.files.path!r}: the functions of saved_model.pb run in a circle.")
 
     def _remember(self, passed: list[tuple[int, str]], key: Key) -> Key:
         """Keep where these tensors led, so that no chain is followed twice."""
@@ -274,7 +275,7 @@ class Dataflow:
                 if not waiting[consumer]:
                     ready.append(consumer)
         if len(order) < len(self.nodes):
-            raise ValueError(f"{self._files.path!r}: the operations of saved_model.pb run in a circle.")
+            raise ValueError(f"{self.files.path!r}: the operations of saved_model.pb run in a circle.")
         return order
 
     def _collect(self):
@@ -284,7 +285,7 @@ class Dataflow:
             if key in self.nodes or key[0] in ("variable", "argument"):
                 continue
             if len(self.nodes) >= _MAX_NODES:
-                raise ValueError(f"{self._files.path!r}: the graph has more than {_MAX_NODES} operations.")
+                raise ValueError(f"{self.files.path!r}: the graph has more than {_MAX_NODES} operations.")
             frame = self._frames[key[0]]
             definition = frame.nodes[key[1]]
             inputs = [self._resolve(frame, name) for name in definition.input if not name.startswith("^")]

@@ -400,6 +400,7 @@ class Patterns:
 
         So it cannot be one dimension for short texts, and another for long ones.
         """
+        self._graph.files.spend()
         pending, seen = [key], set()
         while pending:
             key = pending.pop()
@@ -430,6 +431,7 @@ class Patterns:
         Raises:
             MismatchError: there is another operation in it.
         """
+        self._graph.files.spend()
         leaves, pending, seen = set(), [key], set()
         while pending:
             key = pending.pop()
