@@ -1,10 +1,14 @@
 """Edited models are refused, or read as what TensorFlow computes of them; none takes the process.
 
-The short form runs in the suite. `pytest -m fuzz -n 0` makes 5,000 edits of graphs and 2,000 of files, in hours.
+The short form runs in the suite; for texts that is `test_fast_wordpiece.py`. `pytest -m fuzz -n 0` makes 5,000 edits of
+graphs and 2,000 of files, and tokenises 100,000 texts in two ways, in hours.
 """
+
+import random
 
 import pytest
 
+from tests import test_fast_wordpiece
 from tests.fuzz import families
 from tests.fuzz.runner import run
 
@@ -30,3 +34,18 @@ def test_a_few_edits(level, count):
 def test_many_edits(level, count):
     report = check(level, 10_000, count)
     assert level == "files" or len(report.kinds) >= KINDS
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("lower_case", [True, False])
+def test_many_texts(lower_case):
+    choose = random.Random(lower_case)
+    parts = [*test_fast_wordpiece.TOKENS, *" \t\n.'-#…", "a" * 100, "a" * 101, "[MASK]", "##ing", "n't"]
+    for _ in range(50):
+        texts = []
+        for _ in range(1000):
+            characters = choose.choices(test_fast_wordpiece.UNICODE, k=choose.randrange(6))
+            text = choose.choices(parts, k=choose.randrange(8)) + characters
+            choose.shuffle(text)
+            texts.append("".join(text).encode())
+        test_fast_wordpiece.check(test_fast_wordpiece.TOKENS, texts, lower_case)
