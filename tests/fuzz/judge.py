@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -18,13 +20,15 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bert_trend import BertEncoder
-from keras_bert_trend.sources import load_source
+from keras_bert_trend.sources import Source, load_source
 from keras_bert_trend.sources.download import resolve_handle
 from tests.fuzz.families import batches, louder
 
 NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 QUIET, LOUD = 3e-5, 5e-3  # relative; unchanged models are off by 2e-6, and with louder weights by 1e-3
 SECONDS = 60  # of processor time, for reading one
+MEMORY = 2**30  # bytes, beside twice the file's size
+UNIT = 1 if sys.platform == "darwin" else 1024  # of `ru_maxrss`, in bytes
 
 
 def outputs_of(model, inputs) -> dict[str, dict]:
@@ -61,17 +65,28 @@ def difference(theirs: dict[str, dict], ours: dict) -> tuple[float, str]:
     return worst
 
 
-def judge(path: str) -> dict[str, str]:
-    """Return the verdict on a model, and why."""
+def read(path: str) -> tuple[Source | None, dict[str, str]]:
+    """Return what is read, or why nothing is."""
     signal.setitimer(signal.ITIMER_PROF, SECONDS)  # the process ends with it
     try:
-        source = load_source(path)
+        return load_source(path), {}
     except ValueError as error:
-        return {"verdict": "refused", "why": str(error)}
+        return None, {"verdict": "refused", "why": str(error)}
     except Exception as error:
-        return {"verdict": "broken", "why": f"{type(error).__name__}: {error}"}
+        return None, {"verdict": "broken", "why": f"{type(error).__name__}: {error}"}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def judge(path: str) -> dict[str, str]:
+    """Return the verdict on a model, and why."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    source, answer = read(path)
+    taken = UNIT * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    if taken > MEMORY + 2 * sum(file.stat().st_size for file in [Path(path), *Path(path).rglob("*")]):
+        return {"verdict": "stuck", "why": f"it takes {taken:,} bytes"}
+    if source is None:
+        return answer
     try:
         model = tf.saved_model.load(resolve_handle(path))
         encoder = BertEncoder.from_source(source)
