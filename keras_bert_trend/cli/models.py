@@ -50,7 +50,7 @@ def _check_sizes(path: str) -> None:
 
     Keras makes all variables before it reads one: a small file could ask for any amount of memory.
     """
-    from keras_bert_trend import BertConfig
+    from keras_bert_trend.encoder.config import BertConfig
 
     with zipfile.ZipFile(path) as archive:
         if archive.getinfo("config.json").file_size > _MAX_CONFIG:
