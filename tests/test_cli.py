@@ -1,14 +1,20 @@
 """The shell command: what every sub-command takes, prints and refuses, and with which exit status."""
 
+import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
-from keras_bert_trend import embed, explain
+from keras_bert_trend import BertTrend, embed, explain
 from keras_bert_trend.cli import main
 from tests.common import ROOT, SENTENCES, V4, run_fresh
 
@@ -159,6 +165,42 @@ def test_info(capsys):
     status, out, _ = run(capsys, "info", V4)
     assert status == 0
     assert "34,528" in out
+    assert "SHA-256" not in out
+
+
+def test_info_prints_what_pins_an_archive(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
+    file = shutil.make_archive(str(tmp_path / "model"), "gztar", V4)
+    sha256 = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    for handle in (file, f"{file}#sha256={sha256}"):
+        status, out, _ = run(capsys, "info", handle)
+        assert status == 0
+        assert sha256 in out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_layers": 10**9}, "`num_layers` must be at most 1000"),
+        ({"vocab_size": 10**12}, "which it is too small to hold"),
+        ({"hidden_size": 2**20}, "which it is too small to hold"),
+    ],
+)
+def test_a_keras_file_that_describes_more_than_it_holds(change, message, capsys, tmp_path):
+    text = keras.Input((), dtype="string")
+    keras.Model(text, BertTrend(V4, sequence_length=8)(text)).save(tmp_path / "small.keras")
+    with zipfile.ZipFile(tmp_path / "small.keras") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    ((name, value),) = change.items()
+    found = re.sub(rb'"%s": \d+' % name.encode(), b'"%s": %d' % (name.encode(), value), files["config.json"])
+    with zipfile.ZipFile(tmp_path / "large.keras", "w") as archive:
+        for name, content in (files | {"config.json": found}).items():
+            archive.writestr(name, content)
+    assert run(capsys, "info", tmp_path / "small.keras")[0] == 0
+    status, out, err = run(capsys, "info", tmp_path / "large.keras")
+    assert (status, out) == (1, "")
+    assert "large.keras cannot be loaded: " in err
+    assert message in err
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".html", ".json", ".png"])

@@ -26,7 +26,7 @@ import tensorflow_hub
 
 from keras_bert_trend import BertEncoder
 from keras_bert_trend.sources import archive, download, load_source, load_text_source
-from keras_bert_trend.sources.download import resolve_handle
+from keras_bert_trend.sources.download import archive_sha256, resolve_handle
 from tests.common import V4
 
 EVIL = "/tmp/keras_bert_trend_evil"
@@ -141,7 +141,7 @@ def assert_is_v4(folder):
 
 def assert_only_complete(cache, *folders):
     """The cache holds these folders and notes on them: nothing half-written."""
-    names = {name for name in os.listdir(cache) if not name.endswith(".descriptor.txt")} - {".locks"}
+    names = {name for name in os.listdir(cache) if not name.endswith((".descriptor.txt", ".sha256"))} - {".locks"}
     assert names == {Path(folder).relative_to(cache).parts[0] for folder in folders}
 
 
@@ -549,6 +549,7 @@ class TestPinning:
         pinned = resolve_handle(server.url, self.RIGHT)
         assert_is_v4(pinned)
         assert pinned != unpinned
+        assert archive_sha256(server.url) == archive_sha256(f"{server.url}#sha256={self.RIGHT}") == self.RIGHT
         assert resolve_handle(server.url, self.RIGHT) == pinned
         assert server.hits == 3
 

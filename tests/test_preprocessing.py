@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keras_bert_trend import BertPreprocessor, Vocabulary
 from keras_bert_trend.preprocessing.packing import trimmed_counts
 from keras_bert_trend.preprocessing.vocabulary import CONTINUATION, PUNCTUATION, SPECIAL
-from tests.common import FIXTURES, SENTENCES, run_fresh
+from tests.common import FIXTURES, SENTENCES, V4, run_fresh
 
 NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "an", "apple", ".", "##s", "$", "##.", "##"]
@@ -236,3 +236,10 @@ def test_operations_of_an_export(vocabulary, tmp_path):
     """
     for served in run_fresh(code, json.dumps(SENTENCES), tmp_path / "fast", tmp_path / "classic").splitlines():
         np.testing.assert_array_equal(json.loads(served), layer(SENTENCES)["input_word_ids"])
+
+
+@pytest.mark.parametrize("texts", [["a", "b \ud800"], np.array(["a", "b \ud800"]), (["a", "b"], ["a", "b \ud800"])])
+def test_half_of_a_surrogate_pair_is_named(texts):
+    layer = BertPreprocessor.from_handle(V4, sequence_length=8)
+    with pytest.raises(ValueError, match=r"in text 1 \(from 0\), character 2, '\\ud800', is half of a surrogate pair"):
+        layer(texts)

@@ -12,6 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2, tensor_bundle_pb2
 
 from keras_bert_trend import BertEncoder, UnsupportedArchitectureError
 from keras_bert_trend.sources import checkpoint, load_source
+from keras_bert_trend.sources.saved_model import files
 from keras_bert_trend.sources.source import reading
 from tests.common import V4
 from tests.test_checkpoints import write_table
@@ -133,6 +134,12 @@ class TestHostileGraphs:
         edit(tmp_path / "model", change)
         with pytest.raises(ValueError, match="more than 50000 operations"):
             load_source(tmp_path / "model")
+
+    @pytest.mark.parametrize("bound", ["_MAX_SECONDS", "_MAX_WORK_SECONDS"])
+    def test_a_model_that_takes_long(self, monkeypatch, bound):
+        monkeypatch.setattr(files, bound, 0.01)
+        with pytest.raises(ValueError, match=r"more than 0.01 seconds"):
+            load_source(V4)
 
     def test_a_description_too_large_to_parse(self, tmp_path):
         shutil.copytree(V4, tmp_path / "model")

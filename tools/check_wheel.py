@@ -26,6 +26,7 @@ IN_SDIST = {
     "CHANGELOG.md",
     "CITATION.cff",
     "CONTRIBUTING.md",
+    "SECURITY.md",
     ".ci/run",
     "examples/spam_classifier.py",
     "examples/data/sms_sample.tsv",

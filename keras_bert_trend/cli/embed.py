@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import itertools
 import os
-import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_bert_trend._utils import put_in_place
 from keras_bert_trend.cli.models import load_layer
 from keras_bert_trend.cli.options import UsageError, add_model_options, add_poolings_option, positive
 from keras_bert_trend.cli.output import add_output_options, check_output
@@ -35,7 +35,7 @@ The suffix of OUT decides its format: .npy; .npz (array `embeddings`, with int8 
 with --chunk-size, not with the input.
 
 A run that is stopped leaves OUT.partial, and nothing at OUT. The same command goes on from there, and gives the same
-file as an uninterrupted run. It refuses other settings and another input; --restart removes OUT.partial first.
+file as an uninterrupted run. It refuses other settings and another input; --restart forgets what OUT.partial has.
 """
 EPILOG = """\
 examples:
@@ -74,8 +74,6 @@ def run(arguments: argparse.Namespace) -> None:
     source = open_texts(arguments.file, arguments)
     _check_readable(source)
     folder = f"{arguments.output}.partial"
-    if arguments.restart:
-        shutil.rmtree(folder, ignore_errors=True)
     import_tensorflow(arguments.debug)
     _embed(arguments, source, ranges, suffix, folder)
 
@@ -127,11 +125,12 @@ def _embed(
     }
     nothing = embed([], layer, **options)  # checks the options, and has the width and the dtype
     settings = _settings(arguments, source, ranges, layer)
-    partial = PartialVectors(folder, settings, nothing.shape[1], nothing.dtype, keep_texts=SUFFIXES[suffix])
+    keep_texts, restart = SUFFIXES[suffix], arguments.restart
+    partial = PartialVectors(folder, settings, nothing.shape[1], nothing.dtype, keep_texts, restart)
     try:
         with contextlib.closing(partial):
             _compute(arguments, source, layer, options, partial)
-            os.replace(write_vectors(suffix, partial, quantize), arguments.output)
+            put_in_place(write_vectors(suffix, partial, quantize), os.path.abspath(arguments.output))
             partial.remove()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{partial.rows} texts are done; the same command goes on from there.") from None

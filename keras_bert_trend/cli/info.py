@@ -14,8 +14,8 @@ from keras_bert_trend.cli.start import import_tensorflow
 
 HELP = "describe a model"
 DESCRIPTION = """\
-Print a model's architecture, the number of its parameters, its vocabulary and casing, and where it was read from; for a
-folder written by `train` also the classes and the scores.
+Print a model's architecture, the number of its parameters, its vocabulary and casing, and where it was read from; for
+an archive also the SHA-256 to pin it by (HANDLE#sha256=…); for a folder written by `train` the classes and the scores.
 """
 EPILOG = """\
 examples:
@@ -56,10 +56,13 @@ def _shown(value) -> str:
 
 def _of_source(handle: str) -> dict[str, Any]:
     from keras_bert_trend.sources import load_source
+    from keras_bert_trend.sources.download import archive_sha256
 
     source = load_source(handle)
+    sha256 = archive_sha256(handle)
     return {
         "origin": source.origin,
+        **({"SHA-256 of the archive": sha256} if sha256 else {}),
         "parameters": sum(map(math.prod, source.config.weight_shapes().values())),
         "vocabulary": None if source.vocabulary is None else _described(source.vocabulary),
         "lower case": source.lower_case,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 #: What a folder written by `train` holds.
 KERAS_FILE, SAVED_MODEL, METRICS_FILE, LABELS_FILE = "model.keras", "saved_model", "metrics.json", "labels.json"
 CONFUSION_FILE = "confusion_matrix.png"
+_MAX_CONFIG = 32 * 2**20  # bytes
 
 
 def keras_file(path: str) -> str | None:
@@ -36,9 +39,31 @@ def load_keras_model(path: str) -> keras.Model:
     if not os.path.isfile(path):
         raise ValueError(f"{path} is not a file.")
     try:
+        _check_sizes(path)
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # a damaged zip, another version's configuration: Keras raises many things
         raise ValueError(f"{path} cannot be loaded: {str(error)[:300]}") from error
+
+
+def _check_sizes(path: str) -> None:
+    """Raise `ValueError` if a `.keras` file is too small to hold the BERT that it describes.
+
+    Keras makes all variables before it reads one: a small file could ask for any amount of memory.
+    """
+    from keras_bert_trend.encoder.config import BertConfig
+
+    with zipfile.ZipFile(path) as archive:
+        if archive.getinfo("config.json").file_size > _MAX_CONFIG:
+            raise ValueError(f"its config.json has more than {_MAX_CONFIG:,} bytes")
+        pending = [json.loads(archive.read("config.json"))]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict) and "vocab_size" in value and "num_layers" in value:
+            count = sum(map(math.prod, BertConfig.from_dict(value).weight_shapes().values()))
+            if 2 * count > os.path.getsize(path):  # two bytes each, at least
+                raise ValueError(f"it describes a BERT of {count:,} weights, which it is too small to hold")
+        if isinstance(value, dict | list):
+            pending += value.values() if isinstance(value, dict) else value
 
 
 def layer_of(model: Any, path: str) -> BertTrend:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from keras_bert_trend._utils import lock_folder, put_in_place
 from keras_bert_trend.cli.options import UsageError
 
 _STATE, _VECTORS, _TEXTS = "state.json", "vectors", "texts.jsonl"
@@ -31,6 +32,7 @@ class PartialVectors:
         dim: int. The width of the vectors.
         dtype: the dtype of the vectors.
         keep_texts: bool. Whether to keep the texts too.
+        restart: bool. Whether to forget the rows of an earlier run.
 
     Attributes:
         rows: int. How many rows there are.
@@ -40,7 +42,7 @@ class PartialVectors:
         ValueError: if it belongs to a run with other settings, or if another process writes to it.
     """
 
-    def __init__(self, folder: str, settings: dict[str, Any], dim: int, dtype, keep_texts: bool) -> None:
+    def __init__(self, folder: str, settings: dict[str, Any], dim: int, dtype, keep_texts: bool, restart: bool) -> None:
         self.folder, self.settings, self.keep_texts = folder, settings, keep_texts
         self.dim, self.dtype = dim, np.dtype(dtype)
         self.rows = self._text_bytes = 0
@@ -48,7 +50,12 @@ class PartialVectors:
         os.makedirs(folder, exist_ok=True)
         self._files = contextlib.ExitStack()
         try:
-            _lock(self._open("lock"), folder)
+            lock = lock_folder(folder)
+            if lock is None:
+                raise ValueError(f"{folder} is being written by another process. Wait for it, or stop it.")
+            self._files.callback(lock.release)
+            if restart:
+                self._forget()
             self._read_state()
             self._vectors, self._texts = self._open(_VECTORS), self._open(_TEXTS)
             self._vectors.truncate(self._vector_bytes())
@@ -90,7 +97,7 @@ class PartialVectors:
         }
         with open(self.path("new"), "w", encoding="utf-8") as file:
             json.dump(state, file)
-        os.replace(self.path("new"), self.path(_STATE))
+        put_in_place(self.path("new"), self.path(_STATE))
 
     def vectors(self) -> Iterator[np.ndarray]:
         """Yield the rows in blocks `(at most 4096, dim)`."""
@@ -110,8 +117,13 @@ class PartialVectors:
         self._files.close()
 
     def remove(self) -> None:
+        self._forget()  # first: without it, the rest is nothing to go on from
         self._files.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _forget(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path(_STATE))
 
     def _open(self, name: str) -> BinaryIO:
         return self._files.enter_context(open(self.path(name), "ab"))
@@ -153,14 +165,3 @@ class PartialVectors:
         for segment in text:
             data = segment.encode()
             self._digest.update(len(data).to_bytes(8, "little") + data)
-
-
-def _lock(file: BinaryIO, folder: str) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise ValueError(f"{folder} is being written by another process. Wait for it, or stop it.") from error

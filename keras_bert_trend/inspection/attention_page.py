@@ -6,14 +6,13 @@ import base64
 import html
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from importlib import resources
 from string import Template
 
 import numpy as np
 
-from keras_bert_trend._utils import check_count
+from keras_bert_trend._utils import check_count, complete_or_nothing
 from keras_bert_trend.inspection.drawing import head_name, one_line
 
 MAX_TOKENS = 128
@@ -93,13 +92,9 @@ def framed(page: str) -> str:
 
 
 def write_page(page: str, path: str | os.PathLike[str]) -> None:
-    """Write a page to a temporary file beside `path`, and rename it once it is complete."""
-    path = os.path.abspath(path)
-    with tempfile.TemporaryDirectory(prefix=os.path.basename(path) + ".", dir=os.path.dirname(path)) as folder:
-        written = os.path.join(folder, "page.html")
-        with open(written, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.replace(written, path)
+    """Write a page; it is complete or not there."""
+    with complete_or_nothing(os.fspath(path), overwrite=True) as written, open(written, "w", encoding="utf-8") as file:
+        file.write(page)
 
 
 def _options(numbers, chosen: int) -> str:

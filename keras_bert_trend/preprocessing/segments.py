@@ -61,7 +61,23 @@ def _string_constant(array: np.ndarray):
     for text in array.ravel():
         if not isinstance(text, str | bytes):
             raise ValueError(f"`inputs` must be strings, got {text!r} among them.")
-    return tf.constant(array, dtype=tf.string)
+    try:
+        return tf.constant(array, dtype=tf.string)
+    except ValueError:  # TensorFlow does not say which
+        for position, text in enumerate(array.ravel()):
+            _check_unicode(text, position)
+        raise
+
+
+def _check_unicode(text: str | bytes, position: int) -> None:
+    if isinstance(text, str):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"`inputs` must be valid Unicode: in text {position} (from 0), character {error.start}, "
+                f"{text[error.start]!r}, is half of a surrogate pair."
+            ) from None
 
 
 def as_segments(inputs) -> list:

@@ -99,6 +99,27 @@ def resolve_handle(handle: str, sha256: str | None = None) -> str:
     return _without_wrapping_folder(folder)
 
 
+def archive_sha256(handle: str) -> str | None:
+    """Return the SHA-256 of the archive that a handle names, as `resolve_handle` takes it.
+
+    Args:
+        handle: str. A handle that was resolved before.
+
+    Returns:
+        64 hexadecimal digits; `None` for what is no archive, or came into the cache by other means.
+    """
+    path, _, pin = handle.partition("#sha256=")
+    if pin:
+        return pin.lower()
+    if os.path.isfile(path) and path.lower().endswith(ARCHIVE_SUFFIXES):
+        with open(path, "rb") as file:
+            return sha256_of(file)
+    for name in (_name_of_url(path), _name_of_copy(path)):
+        with contextlib.suppress(OSError), open(f"{os.path.join(_cache(), name)}.sha256", encoding="ascii") as file:
+            return file.read()
+    return None
+
+
 def _without_wrapping_folder(folder: str) -> str:
     entries = os.listdir(folder)
     inner = os.path.join(folder, entries[0]) if len(entries) == 1 else ""
@@ -108,14 +129,20 @@ def _without_wrapping_folder(folder: str) -> str:
 # The cache.
 
 
-def _cached(name: str, fill: Callable[[str], None]) -> str:
-    """Return the cache's folder `name`. If there is none, let `fill` write it under a temporary name first.
-
-    One process at a time fills a folder. The system releases the lock when the process ends, however it ends.
-    """
+def _cache() -> str:
     cache = os.environ.get("TFHUB_CACHE_DIR", "")
     if not cache or "://" in cache:  # a bucket; what is read here has to be a local file
-        cache = os.path.join(tempfile.gettempdir(), "tfhub_modules")
+        return os.path.join(tempfile.gettempdir(), "tfhub_modules")
+    return cache
+
+
+def _cached(name: str, fill: Callable[[str], str | None]) -> str:
+    """Return the cache's folder `name`. If there is none, let `fill` write it under a temporary name first.
+
+    What `fill` returns, an archive's SHA-256, is kept beside it. One process at a time fills a folder. The system
+    releases the lock of a process that ends, however it ends.
+    """
+    cache = _cache()
     folder = os.path.join(cache, name)
     if _is_filled(folder):
         return folder
@@ -127,13 +154,16 @@ def _cached(name: str, fill: Callable[[str], None]) -> str:
         shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
         try:
             os.mkdir(partial)
-            fill(partial)
+            sha256 = fill(partial)
             model = _without_wrapping_folder(partial)
             if not any(os.path.isfile(os.path.join(model, file)) for file in MODEL_FILES):
                 raise ValueError(f"it holds no model: none of {', '.join(MODEL_FILES)}")
             if os.path.isdir(folder):  # `tensorflow_hub` makes an empty one of an archive without members
                 os.rmdir(folder)
             os.rename(partial, folder)
+            if sha256:
+                with open(f"{folder}.sha256", "w", encoding="ascii") as file:
+                    file.write(sha256)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -148,11 +178,16 @@ def _is_filled(folder: str) -> bool:
 
 def _download(url: str, sha256: str | None) -> str:
     if os.environ.get("TFHUB_MODEL_LOAD_FORMAT") == "UNCOMPRESSED" and not sha256:
-        import tensorflow_hub
+        try:
+            import tensorflow_hub
+        except ImportError as error:  # it imports pkg_resources, which setuptools no longer has
+            raise ImportError(
+                "TFHUB_MODEL_LOAD_FORMAT=UNCOMPRESSED needs tensorflow_hub, which cannot be imported "
+                f'({error}): pip install "setuptools<82" tensorflow_hub, or unset the variable.'
+            ) from error
 
         return _copy_from_remote(tensorflow_hub.resolve(url), None)
-    # Without a SHA-256, the name that `tensorflow_hub` has for it: what is in the cache already is used, by both.
-    name = f"archive-{sha256}" if sha256 else hashlib.sha1(url.encode("utf-8")).hexdigest()
+    name = f"archive-{sha256}" if sha256 else _name_of_url(url)
     try:
         return _cached(name, functools.partial(_fetch, url, sha256))
     except Exception as error:  # of urllib, http.client, the archive, the disk
@@ -162,7 +197,12 @@ def _download(url: str, sha256: str | None) -> str:
         raise ValueError(f"`handle` {url!r} could not be downloaded: {' '.join(advice)}") from error
 
 
-def _fetch(url: str, sha256: str | None, folder: str) -> None:
+def _name_of_url(url: str) -> str:
+    """Return the name that `tensorflow_hub` has for a URL: what is in the cache already is used, by both."""
+    return hashlib.sha1(url.encode("utf-8")).hexdigest()
+
+
+def _fetch(url: str, sha256: str | None, folder: str) -> str:
     parts = urlsplit(url)
     query = urlencode([*parse_qsl(parts.query), ("tf-hub-format", "compressed")])
     with (
@@ -171,15 +211,17 @@ def _fetch(url: str, sha256: str | None, folder: str) -> None:
     ):
         _receive(response, file, url)
         try:
-            _unpack_checked(file, sha256, folder)
+            return _unpack_checked(file, sha256, folder)
         except ValueError as error:
             raise ValueError(f"the server sent {response.headers.get_content_type()}; {error}") from error
 
 
-def _unpack_checked(file: BinaryIO, sha256: str | None, folder: str) -> None:
-    if sha256 and (found := sha256_of(file)) != sha256:
+def _unpack_checked(file: BinaryIO, sha256: str | None, folder: str) -> str:
+    found = sha256_of(file)
+    if sha256 and found != sha256:
         raise ValueError(f"its SHA-256 is {found}, not {sha256}")
     unpack(file, folder)
+    return found
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
@@ -317,27 +359,31 @@ def _copy_from_remote(url: str, sha256: str | None) -> str:
     if url.partition("://")[0] + "://" not in schemes:
         raise ValueError(f"`handle` {url!r}: TensorFlow reads only {', '.join(schemes)} here. {HANDLE_FORMS}")
     url = url.rstrip("/")
-    name = f"archive-{sha256}" if sha256 else "copy-" + hashlib.sha256(url.encode("utf-8")).hexdigest()
+    name = f"archive-{sha256}" if sha256 else _name_of_copy(url)
     try:
         return _cached(name, functools.partial(_fetch_remote, url, sha256))
     except Exception as error:  # TensorFlow's own, one for each way to fail
         raise ValueError(f"`handle` {url!r} could not be copied: {_reason(error)}.") from error
 
 
-def _fetch_remote(url: str, sha256: str | None, folder: str) -> None:
+def _name_of_copy(url: str) -> str:
+    return "copy-" + hashlib.sha256(url.rstrip("/").encode("utf-8")).hexdigest()
+
+
+def _fetch_remote(url: str, sha256: str | None, folder: str) -> str | None:
     import tensorflow as tf
 
     if tf.io.gfile.isdir(url):
         _copy_folder(url, folder, Budget(MAX_UNPACKED))
-    elif url.endswith(ARCHIVE_SUFFIXES) and tf.io.gfile.exists(url):
+        return None
+    if url.endswith(ARCHIVE_SUFFIXES) and tf.io.gfile.exists(url):
         with tempfile.TemporaryFile(dir=os.path.dirname(folder)) as file:
             _copy_file(url, file)
-            _unpack_checked(file, sha256, folder)
-    else:
-        raise ValueError(
-            "it is no folder and no archive that can be read: it does not exist, or needs credentials, or there is no "
-            "connection"
-        )
+            return _unpack_checked(file, sha256, folder)
+    raise ValueError(
+        "it is no folder and no archive that can be read: it does not exist, or needs credentials, or there is no "
+        "connection"
+    )
 
 
 def _copy_folder(source: str, target: str, budget: Budget) -> None:

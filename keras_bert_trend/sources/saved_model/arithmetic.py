@@ -1,8 +1,9 @@
 """Compute values of a dataflow with NumPy: a few dozen pure operations, on arrays that are bounded in size.
 
 This is how the reader checks what it has read: a SavedModel's functions are never run by TensorFlow, and an operation
-that is not in the table below is not computed at all. Constants are float32, as they are in the graph; what is computed
-with them has the type of the given values, float32 or float64.
+that is not in the table below is not computed at all. What each would take is estimated before it is computed, and all
+of them together are bounded. Constants are float32, as they are in the graph; what is computed with them has the type
+of the given values, float32 or float64.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from keras_bert_trend.sources.saved_model.dataflow import Dataflow, Key, Node
+from keras_bert_trend.sources.saved_model.files import ExceededBoundError
 
-_MAX_ELEMENTS = 2**27  # of one value: ALBERT-xxlarge has kernels of 2²⁶, which some exporters reshape
-_MAX_WORK = 2**32  # elements of all values together
+_MAX_BYTES = 2**30  # of the values that are held at one time; the given ones are not counted
+_PER_SECOND = 10**9  # additions that NumPy is trusted with; BERT-large takes one second so, ALBERT-xxlarge seven
+_CALL = 10_000  # what calling an operation takes, as many additions
+# One element's, or one product's, time in additions.
+_WEIGHTS = {"Pow": 50, "Erf": 300, "Erfc": 300, "Exp": 10, "Tanh": 10, "Sigmoid": 20, "Softmax": 20, "MatMul": 1 / 8}
 
 
 class CannotComputeError(Exception):
-    """A value depends on an operation, an input or a size that is not computed here; the message says which."""
+    """A value depends on an operation or an input that is not computed here; the message says which."""
 
 
 def compute(
@@ -38,6 +43,7 @@ def compute(
 
     Raises:
         CannotComputeError: something on the way is not given and not computed here.
+        ExceededBoundError: it would take more than 1 GiB, or all that was computed of this model more than 10 seconds.
     """
     keys = list(keys)
 
@@ -46,7 +52,11 @@ def compute(
 
     order, uses = _order(graph, keys, given, sources)
     values: dict[Key, np.ndarray] = {}
-    work = 0
+    owners = {id(_owner(array)) for array in given.values()}
+    held = 0
+
+    def size(array: np.ndarray) -> int:
+        return 0 if id(_owner(array)) in owners else array.nbytes
 
     def value(key: Key) -> np.ndarray:
         return given[key] if key in given else values[key]
@@ -54,23 +64,82 @@ def compute(
     for key in order:
         node = graph.nodes[key]
         inputs = [value(source) for source in sources(node)]
+        passed_on = keep_shapes and node.op in RESHAPES
         try:
             with np.errstate(all="ignore"):
-                passed_on = keep_shapes and node.op in RESHAPES
+                elements, work = (0, 0) if passed_on else _estimate(node, inputs)
+                graph.files.spend((work + _CALL) / _PER_SECOND)
+                if held + 8 * elements > _MAX_BYTES:
+                    raise ExceededBoundError(
+                        f"to compute its {node.op} would take more than {_MAX_BYTES >> 30} GiB of memory"
+                    )
                 result = inputs[0] if passed_on else np.asarray(_OPERATIONS[node.op](node, *inputs))
-        except CannotComputeError:
+        except (CannotComputeError, ExceededBoundError):
             raise
         except Exception as error:  # NumPy's own, where shapes or types do not fit
             raise CannotComputeError(f"{node.op} of {[x.shape for x in inputs]}: {error}") from error
-        work += result.size
-        if result.size > _MAX_ELEMENTS or work > _MAX_WORK:
-            raise CannotComputeError(f"{node.op} gives {result.shape}, which is too large")
         values[key] = result
+        held += size(result)
         for source in sources(node):  # kernels are large: none is kept longer than it is needed
             uses[source] -= 1
-            if not uses[source]:
-                values.pop(source, None)
+            if not uses[source] and source in values:
+                held -= size(values.pop(source))
     return [value(key) for key in keys]
+
+
+def _owner(array: np.ndarray) -> np.ndarray:
+    """Return the array that a view looks at."""
+    return array if array.base is None else array.base
+
+
+def _estimate(node: Node, inputs: list[np.ndarray]) -> tuple[float, float]:
+    """Return how many elements an operation will have to hold, and its work in additions."""
+    sizes = [x.size for x in inputs]
+    if node.op in _ELEMENT_WISE:
+        count = math.prod(np.broadcast_shapes(*(x.shape for x in inputs)))
+        return count, count * _WEIGHTS.get(node.op, len(inputs))
+    if node.op == "Einsum":
+        return _estimate_einsum(node.text("equation"), inputs)
+    if node.op in _PRODUCTS:
+        columns = inputs[1].shape[-1 - node.flag(_PRODUCTS[node.op])]
+        depth = inputs[1].shape[-2 + node.flag(_PRODUCTS[node.op])]
+        batch = math.prod(np.broadcast_shapes(inputs[0].shape[:-2], inputs[1].shape[:-2]))
+        rows = math.prod(inputs[0].shape[-2:]) // max(1, depth)
+        return batch * rows * columns, batch * rows * columns * depth * _WEIGHTS["MatMul"]
+    if node.op == "Const":
+        sizes = [node.size]
+    elif node.op in ("Gather", "GatherV2", "ResourceGather"):
+        axis = int(inputs[2]) if len(inputs) > 2 else 0
+        sizes = [inputs[1].size * inputs[0].size // max(1, inputs[0].shape[axis])]
+    elif node.op == "OneHot":
+        sizes = [inputs[0].size * max(0, int(inputs[1]))]
+    elif node.op in ("Fill", "BroadcastTo"):
+        sizes = [math.prod(int(n) for n in inputs[node.op == "BroadcastTo"])]
+    elif node.op == "Tile":
+        sizes = [inputs[0].size * math.prod(int(n) for n in inputs[1])]
+    elif node.op == "Range":
+        start, stop, step = (float(x) for x in inputs)
+        sizes = [abs((stop - start) / step) if step else math.inf]
+    is_view = node.op in _VIEWS or (node.op in RESHAPES and inputs[0].flags.c_contiguous)
+    return 0 if is_view else sum(sizes), sum(sizes) * _WEIGHTS.get(node.op, 1)
+
+
+def _estimate_einsum(equation: str, inputs: list[np.ndarray]) -> tuple[float, float]:
+    operands, _, result = equation.partition("->")
+    lengths: dict[str, int] = {}
+    rest = 1
+    for labels, x in zip(operands.split(","), inputs, strict=True):
+        before, dots, after = labels.partition("...")
+        kept = x.shape[len(before) : x.ndim - len(after)] if dots else ()
+        rest = max(rest, math.prod(kept))
+        shape = x.shape[: len(before)] + x.shape[x.ndim - len(after) :] if dots else x.shape
+        lengths.update(zip(before + after, shape, strict=True))
+    count = rest * math.prod(lengths[label] for label in result.replace("...", ""))
+    # What is neither summed nor a label of both operands is a matrix product for NumPy, all else a loop.
+    shared = [set(labels) & set(result) for labels in operands.split(",")]
+    is_product = len(shared) == 2 and not shared[0] & shared[1] - {"."}
+    work = rest * math.prod(lengths.values()) * (_WEIGHTS["MatMul"] if is_product else 1)
+    return count + sum(x.size for x in inputs), work
 
 
 def _order(graph, keys, given, sources) -> tuple[list[Key], dict[Key, int]]:
@@ -100,22 +169,8 @@ def _order(graph, keys, given, sources) -> tuple[list[Key], dict[Key, int]]:
     return order, uses
 
 
-def _element_wise(function: Callable) -> Callable:
-    def apply(node, *inputs):
-        _check_size(math.prod(np.broadcast_shapes(*(x.shape for x in inputs))))
-        return function(*inputs)
-
-    return apply
-
-
-def _check_size(count: int) -> None:
-    """Refuse a result before memory is taken for it."""
-    if count > _MAX_ELEMENTS:
-        raise CannotComputeError(f"a value of {count} elements is too large")
-
-
 def _constant(node):
-    value = node.array(_MAX_ELEMENTS)
+    value = node.array(_MAX_BYTES // 8)
     if value is None:
         raise CannotComputeError("a constant is too large, or no number")
     return _standardized(value)
@@ -135,6 +190,22 @@ def _cast(node, x):
     return x if x.dtype.kind == "f" else x.astype(np.float32)
 
 
+def _without_node(function: Callable) -> Callable:
+    return lambda node, *inputs: function(*inputs)
+
+
+def _bias_add(node, x, bias):
+    if node.text("data_format") not in ("", "NHWC"):
+        raise CannotComputeError("a bias of another axis than the last is not computed")
+    return x + bias
+
+
+def _select(node, condition, x, y):
+    if condition.ndim and not condition.shape == x.shape == y.shape:
+        raise CannotComputeError("a choice among rows is not computed")
+    return np.where(condition, x, y)
+
+
 def _einsum(node, *inputs):
     return np.einsum(node.text("equation"), *inputs, optimize=len(inputs) == 2)
 
@@ -150,6 +221,8 @@ def _matmul(first: str, second: str) -> Callable:
 
 def _reduce(function: Callable) -> Callable:
     def apply(node, x, axes):
+        if x.dtype.kind != "f" and function is np.mean:
+            raise CannotComputeError("a mean of integers is not computed")
         return function(x, axis=tuple(int(axis) for axis in axes.ravel()), keepdims=node.flag("keep_dims"))
 
     return apply
@@ -188,7 +261,6 @@ def _gather(node, table, ids, axis=0):
 
 
 def _one_hot(node, ids, depth, on, off):
-    _check_size(ids.size * int(depth))
     if node.integer("axis", default=-1) != -1:
         raise CannotComputeError("a one-hot along another axis than the last is not computed")
     return np.where(ids[..., None] == np.arange(int(depth)), on, off)
@@ -200,22 +272,18 @@ def _squeeze(node, x):
 
 
 def _fill(node, shape, value):
-    _check_size(math.prod(int(n) for n in shape))
     return np.full([int(n) for n in shape], value)
 
 
 def _broadcast_to(node, x, shape):
-    _check_size(math.prod(int(n) for n in shape))
     return np.broadcast_to(x, [int(n) for n in shape])
 
 
 def _tile(node, x, counts):
-    _check_size(x.size * math.prod(int(n) for n in counts))
     return np.tile(x, [int(n) for n in counts])
 
 
 def _range(node, start, stop, step):
-    _check_size(math.ceil(abs((stop - start) / step)) if step else _MAX_ELEMENTS + 1)
     return np.arange(start, stop, step)
 
 
@@ -247,53 +315,58 @@ RESHAPES: dict[str, Callable] = {
     "EnsureShape": lambda node, x: x,
 }
 
+_ELEMENT_WISE: dict[str, Callable] = {
+    "Add": np.add,
+    "AddV2": np.add,
+    "AddN": lambda *inputs: sum(inputs[1:], inputs[0]),
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "RealDiv": np.divide,
+    "Div": np.divide,
+    "FloorDiv": np.floor_divide,
+    "Pow": np.power,
+    "Square": np.square,
+    "SquaredDifference": lambda x, y: np.square(x - y),
+    "Neg": np.negative,
+    "Exp": np.exp,
+    "Sqrt": np.sqrt,
+    "Rsqrt": lambda x: 1 / np.sqrt(x),
+    "Reciprocal": lambda x: 1 / x,
+    "Tanh": np.tanh,
+    "Erf": erf,
+    "Erfc": lambda x: 1 - erf(x),
+    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "Relu": lambda x: np.maximum(x, 0),
+    "Maximum": np.maximum,
+    "Minimum": np.minimum,
+    "Equal": np.equal,
+    "NotEqual": np.not_equal,
+    "Less": np.less,
+    "Greater": np.greater,
+    "GreaterEqual": np.greater_equal,
+    "LessEqual": np.less_equal,
+    "LogicalNot": np.logical_not,
+    "LogicalAnd": np.logical_and,
+    "SelectV2": np.where,
+    "ZerosLike": np.zeros_like,
+    "OnesLike": np.ones_like,
+}
+
+# Operations whose result NumPy does not copy.
+_VIEWS = ("Transpose", "StridedSlice", "Slice", "BroadcastTo", "Split")
+
+# Products of matrices, with the attribute that transposes the second.
+_PRODUCTS = {"MatMul": "transpose_b", **dict.fromkeys(("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), "adj_y")}
+
 _OPERATIONS: dict[str, Callable] = {
     **RESHAPES,
     "Const": _constant,
     "Cast": _cast,
     "BroadcastTo": _broadcast_to,
     "Transpose": lambda node, x, order: np.transpose(x, [int(n) for n in order]),
-    **{
-        name: _element_wise(function)
-        for name, function in {
-            "Add": np.add,
-            "AddV2": np.add,
-            "AddN": lambda *inputs: sum(inputs[1:], inputs[0]),
-            "BiasAdd": np.add,
-            "Sub": np.subtract,
-            "Mul": np.multiply,
-            "RealDiv": np.divide,
-            "Div": np.divide,
-            "FloorDiv": np.floor_divide,
-            "Pow": np.power,
-            "Square": np.square,
-            "SquaredDifference": lambda x, y: np.square(x - y),
-            "Neg": np.negative,
-            "Exp": np.exp,
-            "Sqrt": np.sqrt,
-            "Rsqrt": lambda x: 1 / np.sqrt(x),
-            "Reciprocal": lambda x: 1 / x,
-            "Tanh": np.tanh,
-            "Erf": erf,
-            "Erfc": lambda x: 1 - erf(x),
-            "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-            "Relu": lambda x: np.maximum(x, 0),
-            "Maximum": np.maximum,
-            "Minimum": np.minimum,
-            "Equal": np.equal,
-            "NotEqual": np.not_equal,
-            "Less": np.less,
-            "Greater": np.greater,
-            "GreaterEqual": np.greater_equal,
-            "LessEqual": np.less_equal,
-            "LogicalNot": np.logical_not,
-            "LogicalAnd": np.logical_and,
-            "Select": np.where,
-            "SelectV2": np.where,
-            "ZerosLike": np.zeros_like,
-            "OnesLike": np.ones_like,
-        }.items()
-    },
+    **{name: _without_node(function) for name, function in _ELEMENT_WISE.items()},
+    "BiasAdd": _bias_add,
+    "Select": _select,
     "Mean": _reduce(np.mean),
     "Sum": _reduce(np.sum),
     "Prod": _reduce(np.prod),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +15,8 @@ _TRANSPARENT = ("Identity", "ReadVariableOp")  # what they pass on is their inpu
 _MAX_NODES = 50_000  # BERT-large has about 5,000: more is no BERT, and could be a trap
 _MAX_DEPTH = 64
 
-Key = tuple  # ("variable", object id) | ("argument", name) | (frame number, node name, output port)
+# ("variable", object id) | ("argument", name) | (frame number, node name, output port)
+Key = tuple
 
 
 class Node:
@@ -62,6 +63,11 @@ class Node:
             return None
         return None if math.prod(sizes) > limit else tensor_util.MakeNdarray(tensor)
 
+    @property
+    def size(self) -> int:
+        """How many elements a Const says that it has."""
+        return math.prod(dimension.size for dimension in self._attributes["value"].tensor.tensor_shape.dim)
+
     def flag(self, name: str) -> bool:
         return name in self._attributes and self._attributes[name].b
 
@@ -74,6 +80,12 @@ class Node:
 
     def text(self, name: str) -> str:
         return self._attributes[name].s.decode("ascii", "replace") if name in self._attributes else ""
+
+    @property
+    def identity(self) -> tuple:
+        """What it computes of its inputs: the same for two nodes only if they compute the same."""
+        attributes = sorted(name for name in self._attributes if not name.startswith("_"))
+        return (self.op, self.port, *((name, self._attributes[name].SerializeToString()) for name in attributes))
 
     def dtype(self, name: str) -> str:
         from tensorflow.python.framework import dtypes
@@ -95,16 +107,25 @@ class _Frame:
 class Dataflow:
     """Everything that a concrete function's outputs depend on, as one flat graph.
 
+    Attributes:
+        nodes: the operations.
+        outputs: the function's results.
+        consumers: value → the operations that use it.
+        files: the SavedModel, which bounds what following and computing values may take.
+
     Args:
         files: the SavedModel.
         function: name of the concrete function.
+        names: the function's argument → what it is called here; by default, as in the function.
 
     Raises:
         ValueError: the function is missing, refers to what does not exist, or is unreasonably large.
     """
 
-    def __init__(self, files: SavedModelFiles, function: str) -> None:
-        self._files = files
+    def __init__(self, files: SavedModelFiles, function: str, names: Mapping[str, str] | None = None) -> None:
+        self.files = files
+        files.spend()
+        self._names = names or {}
         definition = self._definition(function)
         root = _Frame(0, definition)
         self._frames = [root]
@@ -122,13 +143,13 @@ class Dataflow:
         for key, node in self.nodes.items():
             for source in node.inputs:
                 self.consumers.setdefault(source, []).append(key)
-        self._check_order()
+        self._order = self._sources_first()
 
     @property
     def variables(self) -> set[int]:
         """Object ids of the variables that the outputs depend on."""
         leaves = set(self.consumers) | set(self.outputs)
-        return {key[1] for key in leaves if key[0] == "variable" and key[1] in self._files.variable_names}
+        return {key[1] for key in leaves if key[0] == "variable" and key[1] in self.files.variable_names}
 
     def select(self, *ops: str) -> list[Key]:
         """Return the keys of all operations of these kinds."""
@@ -143,6 +164,7 @@ class Dataflow:
             stop: kinds of operation that are not walked through (they may still be accepted).
             downstream: walk to the consumers instead.
         """
+        self.files.spend()
         level, seen = list(dict.fromkeys(start)), set()
         while level:
             found = [key for key in level if accept(key, self.nodes.get(key))]
@@ -172,15 +194,15 @@ class Dataflow:
         return seen
 
     def _definition(self, name):
-        if name not in self._files.library:
-            raise ValueError(f"{self._files.path!r}: the function {name!r} is missing from saved_model.pb.")
-        return self._files.library[name]
+        if name not in self.files.library:
+            raise ValueError(f"{self.files.path!r}: the function {name!r} is missing from saved_model.pb.")
+        return self.files.library[name]
 
     def _enter(self, frame, node):
         where = (frame.number, node.name)
         if where not in self._callees:
             if frame.depth >= _MAX_DEPTH or len(self._frames) >= _MAX_NODES:
-                raise ValueError(f"{self._files.path!r}: the function calls are nested too deeply.")
+                raise ValueError(f"{self.files.path!r}: the function calls are nested too deeply.")
             definition = self._definition(node.attr["f"].func.name)
             callee = _Frame(len(self._frames), definition, frame, node)
             self._frames.append(callee)
@@ -200,7 +222,7 @@ class Dataflow:
                 if name in frame.arguments:
                     if frame.parent is None:
                         captured = self._captured.get(name)
-                        key = ("argument", name) if captured is None else ("variable", captured)
+                        key = ("argument", self._names.get(name, name)) if captured is None else ("variable", captured)
                         return self._remember(passed, key)
                     tensor, frame = frame.call.input[frame.arguments[name]], frame.parent
                     continue
@@ -214,28 +236,47 @@ class Dataflow:
                 else:
                     return self._remember(passed, (frame.number, name, port))
         except (KeyError, IndexError) as error:
-            raise ValueError(f"{self._files.path!r}: saved_model.pb refers to {error}, which it lacks.") from error
-        raise ValueError(f"{self._files.path!r}: the functions of saved_model.pb run in a circle.")
+            raise ValueError(f"{self.files.path!r}: saved_model.pb refers to {error}, which it lacks.") from error
+        raise ValueError(f"{self.files.path!r}: the functions of saved_model.pb run in a circle.")
 
     def _remember(self, passed: list[tuple[int, str]], key: Key) -> Key:
         """Keep where these tensors led, so that no chain is followed twice."""
         self._resolved.update(dict.fromkeys(passed, key))
         return key
 
-    def _check_order(self):
-        """Refuse a graph that runs in a circle: whatever follows its values would never end."""
+    def identify(self, numbers: dict[tuple, int]) -> dict[Key, int]:
+        """Return a number for every value: two have the same only if they are computed alike.
+
+        Args:
+            numbers: what was numbered before, of other graphs too; it grows.
+        """
+        found: dict[Key, int] = {}
+
+        def number(key: Key, identity: tuple) -> None:
+            found[key] = numbers.setdefault(identity, len(numbers))
+
+        for key in {*self.consumers, *self.outputs} - self.nodes.keys():
+            number(key, key)
+        for key in self._order:
+            node = self.nodes[key]
+            number(key, (node.identity, *(found[source] for source in node.inputs)))
+        return found
+
+    def _sources_first(self) -> list[Key]:
+        """Order the operations, and refuse a graph that runs in a circle: to follow its values would never end."""
         waiting = {key: sum(source in self.nodes for source in node.inputs) for key, node in self.nodes.items()}
         ready = [key for key, count in waiting.items() if not count]
-        done = 0
+        order = []
         while ready:
             key = ready.pop()
-            done += 1
+            order.append(key)
             for consumer in self.consumers.get(key, ()):
                 waiting[consumer] -= 1
                 if not waiting[consumer]:
                     ready.append(consumer)
-        if done < len(self.nodes):
-            raise ValueError(f"{self._files.path!r}: the operations of saved_model.pb run in a circle.")
+        if len(order) < len(self.nodes):
+            raise ValueError(f"{self.files.path!r}: the operations of saved_model.pb run in a circle.")
+        return order
 
     def _collect(self):
         pending = list(self.outputs)
@@ -244,7 +285,7 @@ class Dataflow:
             if key in self.nodes or key[0] in ("variable", "argument"):
                 continue
             if len(self.nodes) >= _MAX_NODES:
-                raise ValueError(f"{self._files.path!r}: the graph has more than {_MAX_NODES} operations.")
+                raise ValueError(f"{self.files.path!r}: the graph has more than {_MAX_NODES} operations.")
             frame = self._frames[key[0]]
             definition = frame.nodes[key[1]]
             inputs = [self._resolve(frame, name) for name in definition.input if not name.startswith("^")]

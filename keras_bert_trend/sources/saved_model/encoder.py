@@ -8,9 +8,10 @@ import numpy as np
 
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.sources.saved_model.dataflow import Dataflow, Key
+from keras_bert_trend.sources.saved_model.doors import INPUTS, Door, find_doors, find_effect, find_meanings
 from keras_bert_trend.sources.saved_model.files import SavedModelFiles
 from keras_bert_trend.sources.saved_model.patterns import MATMULS, Dense, LayerNorm, MismatchError, Patterns
-from keras_bert_trend.sources.saved_model.verification import Landmarks, find_difference
+from keras_bert_trend.sources.saved_model.verification import find_difference
 from keras_bert_trend.sources.source import (
     LazyWeights,
     Source,
@@ -19,8 +20,6 @@ from keras_bert_trend.sources.source import (
     read_bytes,
     read_vocabulary_file,
 )
-
-_INPUTS = {"input_word_ids", "input_mask", "input_type_ids"}
 
 # What a word in a variable's name says about an architecture that is not read, for the message only.
 _OTHER_ARCHITECTURES = {
@@ -38,6 +37,7 @@ def read_tf_hub_model(path: str) -> Source:
     be the one that stands there in a post-LayerNorm BERT. So each variable's role follows from its place, and the
     constants (activation, LayerNorm epsilon, mask constant, head count, dropout) from theirs. Names are not trusted:
     they differ between exporters, and pre-LayerNorm models have the names of post-LayerNorm ones. Nothing is executed.
+    Other signatures, and calling the model, have to be the same computation, and all have to give what they say.
 
     Args:
         path: the SavedModel folder.
@@ -47,7 +47,7 @@ def read_tf_hub_model(path: str) -> Source:
         UnsupportedArchitectureError: it is one, but it computes something else.
     """
     files = SavedModelFiles(path)
-    reader = _EncoderReader(files)
+    reader = _read_all_doors(files)
     return Source(
         config=reader.config,
         weights=_weights(files, reader.variables),
@@ -55,6 +55,34 @@ def read_tf_hub_model(path: str) -> Source:
         lower_case=_lower_case(files),
         origin=path,
     )
+
+
+def _read_all_doors(files: SavedModelFiles) -> _EncoderReader:
+    """Read the encoder behind `serving_default`, and check that every other door leads to it too.
+
+    Most exporters write the same graph once for each door: then its values have the same numbers, and are known.
+    """
+    numbers: dict[tuple, int] = {}
+    doors = find_doors(files)
+    first = _EncoderReader(files, next(doors))
+    first.read()
+    known = first.number_values(numbers)
+    readers = [first, *(_EncoderReader(files, door) for door in doors)]
+    called = next((reader.door.outputs for reader in readers if "pooled_output" in reader.door.outputs), ())
+    last = f"encoder_outputs/{first.config.num_layers - 1}"
+    for reader in readers:
+        found = reader.graph.identify(numbers)
+        if any(found[output] not in known for output in reader.graph.outputs):
+            reader.read()
+            if (reader.config, reader.variables) != (first.config, first.variables):
+                raise reader.unsupported(f"{reader.door.name} leads to another encoder than {first.door.name}")
+            known |= reader.number_values(numbers)
+        meanings = find_meanings(reader.door, called)
+        for key, name, meaning in zip(reader.graph.outputs, reader.door.outputs, meanings, strict=True):
+            value = known[found[key]]
+            if value != meaning.replace("sequence_output", last):
+                raise reader.unsupported(f"{reader.door.name} gives {value} as {name!r} ({meaning or 'unknown'})")
+    return first
 
 
 def read_tf_hub_text(files: SavedModelFiles) -> TextSource:
@@ -103,25 +131,36 @@ class _EncoderReader:
     """What one SavedModel's graph says about the encoder inside it.
 
     Attributes:
-        config: the architecture.
+        door: the function that is read.
+        config: the architecture, once it was read.
         variables: role (a google-research/bert name without `bert/`) → object id of the variable.
     """
 
-    def __init__(self, files: SavedModelFiles) -> None:
-        self.files = files
-        self.graph = Dataflow(files, files.function_for_inference())
+    def __init__(self, files: SavedModelFiles, door: Door) -> None:
+        self.files, self.door = files, door
+        self.graph = Dataflow(files, door.function, door.arguments)
+        if not self.graph.variables:
+            raise self.unsupported(
+                "its outputs depend on no variables (preprocessing models are for BertPreprocessor.from_handle)"
+            )
+        effect = find_effect(files, door.function)
+        if effect:
+            raise self.unsupported(f"{effect}, behind {door.name}")
         self._patterns = Patterns(self.graph, self._describe)
         self.variables: dict[str, int] = {}
         self._constants: dict[str, set] = {"activation": set(), "LayerNorm epsilon": set(), "mask constant": set()}
         self._arguments: dict[str, str] = {}
-        if not self.graph.variables:
-            raise self._unsupported(
-                "its outputs depend on no variables (preprocessing models are for BertPreprocessor.from_handle)"
-            )
+
+    def read(self) -> None:
+        """Read the encoder, and check it.
+
+        Raises:
+            UnsupportedArchitectureError: it is none that is supported.
+        """
         try:
             self.config = self._read()
         except MismatchError as error:
-            raise self._unsupported(str(error)) from None
+            raise self.unsupported(str(error)) from None
 
     def _read(self) -> BertConfig:
         pooled_output, key, pooler = self._pooler()
@@ -145,7 +184,7 @@ class _EncoderReader:
         left_over = self.graph.variables - set(self.variables.values())
         if left_over:
             names = sorted(self.files.variable_names[i] for i in left_over)
-            raise self._unsupported(f"its outputs depend on variables that a BERT has no place for: {names[:6]}")
+            raise self.unsupported(f"its outputs depend on variables that a BERT has no place for: {names[:6]}")
         self._check_arguments()
 
         hidden_dropout, attention_dropout = self._dropout_rates()
@@ -168,19 +207,44 @@ class _EncoderReader:
             embedding_size=word_shape[1],
             share_layers=share_layers,
         )
-        self._verify(config, Landmarks(key, tuple(outputs), pooled_output))
+        blocks = {f"encoder_outputs/{i}": output for i, output in enumerate(outputs)}
+        self._landmarks = {"embedding_output": key, **blocks, "pooled_output": pooled_output}
+        self._verify(config)
         return config
 
-    def _verify(self, config: BertConfig, landmarks: Landmarks) -> None:
+    def _verify(self, config: BertConfig) -> None:
         difference = find_difference(
             self.graph,
-            landmarks,
+            self._landmarks,
+            self._outputs(),
             config,
             {role: (("variable", i), self.files.variable_shape(i)) for role, i in self.variables.items()},
             {name: ("argument", argument) for name, argument in self._arguments.items()},
         )
         if difference:
-            raise self._unsupported(f"computed on made-up weights, its {difference}")
+            raise self.unsupported(f"computed on made-up weights, its {difference}")
+
+    def _outputs(self) -> dict[Key, str]:
+        """Tell which of BERT's values each output is, but for its shape.
+
+        Raises:
+            UnsupportedArchitectureError: it is none of them.
+        """
+        plain = {self._patterns.plain(key): name for name, key in self._landmarks.items()}
+        found = {key: plain.get(self._patterns.plain(key), "") for key in self.graph.outputs}
+        for key, output in zip(self.graph.outputs, self.door.outputs, strict=True):
+            if not found[key]:
+                raise self.unsupported(
+                    f"{self.door.name} gives an output {output!r}, {self._describe(key)}, which is none of a BERT's"
+                )
+        return found
+
+    def number_values(self, numbers: dict[tuple, int]) -> dict[int, str]:
+        """Return the numbers of the values that a BERT has names for, with these names; see `Dataflow.identify`."""
+        found = self.graph.identify(numbers)
+        return {found[key]: name for name, key in self._landmarks.items()} | {
+            found[key]: name for key, name in self._outputs().items()
+        }
 
     def _pooler(self) -> tuple[Key, Key, dict[str, Key]]:
         """Find `pooled_output`, the last hidden state, and the pooler's weights, if it has any."""
@@ -282,7 +346,7 @@ class _EncoderReader:
         """Return head count and size: from the kernel's axes, or in 2019's flat kernels from the scale 1/√size."""
         shape = self._sizes(attention.query.kernel)
         size = shape[-1] if len(shape) == 3 else round(attention.scale**-2)
-        if not math.isclose(attention.scale, size**-0.5, rel_tol=1e-5) or math.prod(shape[1:]) % size:
+        if not math.isclose(attention.scale, size**-0.5, rel_tol=1e-6) or math.prod(shape[1:]) % size:
             raise MismatchError(f"attention is scaled by {attention.scale:.6g}, which is 1/sqrt(head size) for no head")
         return math.prod(shape[1:]) // size, size
 
@@ -291,20 +355,22 @@ class _EncoderReader:
             raise MismatchError(f"{self._describe(key)} stands where {role!r} is expected, which is a variable")
         if key[1] in self.variables.values():
             raise MismatchError(f"{self._describe(key)} is used more than once, also as {role!r}")
+        if self.files.objects[key[1]].saveable_objects:
+            raise MismatchError(f"{self._describe(key)} is restored by a function of the model, which is never run")
         self.files.check_variable(key[1])
         self.variables[role] = key[1]
 
     def _check_arguments(self) -> None:
         """Where the inputs have TF Hub's names, they must be used as these say."""
-        if set(self._arguments.values()) == _INPUTS and any(k != v for k, v in self._arguments.items()):
-            raise self._unsupported(f"its inputs are used as {self._arguments}")
-        if len(set(self._arguments.values())) != len(_INPUTS):
-            raise self._unsupported(f"it has not three inputs, but uses {self._arguments}")
+        if set(self._arguments.values()) == set(INPUTS) and any(k != v for k, v in self._arguments.items()):
+            raise self.unsupported(f"its inputs are used as {self._arguments}")
+        if len(set(self._arguments.values())) != len(INPUTS):
+            raise self.unsupported(f"it has not three inputs, but uses {self._arguments}")
 
     def _only(self, what: str, values: set):
         """Return the one value that all blocks share."""
         if len(values) != 1:
-            raise self._unsupported(f"its {what} is not the same everywhere: {sorted(values)}")
+            raise self.unsupported(f"its {what} is not the same everywhere: {sorted(values)}")
         return next(iter(values))
 
     def _shape(self, role: str) -> tuple[int, ...]:
@@ -344,11 +410,11 @@ class _EncoderReader:
                 kind |= rates
             if hidden or attention:
                 if len(hidden) > 1 or len(attention) > 1:
-                    raise self._unsupported(f"its dropout rates differ: {sorted(hidden)}, {sorted(attention)}")
+                    raise self.unsupported(f"its dropout rates differ: {sorted(hidden)}, {sorted(attention)}")
                 return _shortest(next(iter(hidden), 0.0)), _shortest(next(iter(attention), 0.0))
         return 0.0, 0.0
 
-    def _unsupported(self, reason: str) -> UnsupportedArchitectureError:
+    def unsupported(self, reason: str) -> UnsupportedArchitectureError:
         names = " ".join(self.files.variable_names[i] for i in self.graph.variables)
         found = [what for part, what in _OTHER_ARCHITECTURES.items() if part in names]
         return UnsupportedArchitectureError(

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
 from keras_bert_trend.sources.checkpoint import TfCheckpoint
 from keras_bert_trend.sources.source import read_bytes
+
+_MAX_SECONDS = 60  # of the processor, for following what stands in a model
+_MAX_WORK_SECONDS = 10  # of these, for computing with NumPy, estimated before
+
+
+class ExceededBoundError(ValueError):
+    """To read a model would take more memory or time than a BERT's does; the message says which bound."""
 
 
 class SavedModelFiles:
@@ -30,6 +38,7 @@ class SavedModelFiles:
         from tensorflow.core.protobuf import saved_model_pb2
 
         self.path = path
+        self._begin, self._work = time.thread_time(), 0.0
         self._file = os.path.join(path, "saved_model.pb")
         proto = saved_model_pb2.SavedModel()
         if not os.path.isfile(self._file):
@@ -50,6 +59,18 @@ class SavedModelFiles:
         self.objects = self._meta_graph.object_graph_def.nodes
         self.concrete_functions = self._meta_graph.object_graph_def.concrete_functions
         self.library = {f.signature.name: f for f in self._meta_graph.graph_def.library.function}
+
+    def spend(self, seconds: float = 0.0) -> None:
+        """Raise `ExceededBoundError` if reading takes too long.
+
+        Args:
+            seconds: float. What computing the next value is estimated to take.
+        """
+        self._work += seconds
+        if self._work > _MAX_WORK_SECONDS:
+            raise ExceededBoundError(f"to compute what it gives would take more than {_MAX_WORK_SECONDS} seconds")
+        if time.thread_time() - self._begin > _MAX_SECONDS:
+            raise ExceededBoundError(f"to follow what it computes takes more than {_MAX_SECONDS} seconds")
 
     def _check_fingerprint(self) -> None:
         """Raise `ValueError` if TensorFlow (2.11 or later) wrote hashes beside the files, and these differ."""

@@ -1,29 +1,40 @@
 """Recognise, in a SavedModel's dataflow, the expressions that a BERT is made of.
 
 Every function here takes the key of a value and says what that value *is*: a dense layer of something, the LayerNorm
-of something, the attention of something. They look for the variables and the constants; whether the whole is what it
-looks like is computed in the end (`verification.py`). Variable names play no part but in messages.
+of something, the attention of something. Between the parts they let only operations stand that cannot change a value,
+and inside an expression only those that it may consist of: what a number is compared with could not tell whether
+something happens to a larger one, to a longer text or to another word. Axes, orders and shapes are another matter: they
+are computed in the end (`verification.py`). Variable names play no part but in messages.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
 from keras_bert_trend.sources.saved_model.arithmetic import RESHAPES, CannotComputeError, compute
 from keras_bert_trend.sources.saved_model.dataflow import Dataflow, Key, Node
-from keras_bert_trend.sources.saved_model.verification import ACTIVATIONS
+from keras_bert_trend.sources.saved_model.formulas import ACTIVATIONS, NoFormulaError, read_formula
+from keras_bert_trend.sources.saved_model.verification import FUNCTIONS
 
 MATMULS = ("Einsum", "MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
 _SUMS = ("Add", "AddV2", "AddN", "BiasAdd")
-_SLICES = ("StridedSlice", "Slice", "Gather", "GatherV2")
-# Operations that a value is followed through; whether they leave it as it is, the reader checks at the end.
-_RESHAPES = (*RESHAPES, "Cast", "BroadcastTo")
-
-
+_GATHERS = ("ResourceGather", "Gather", "GatherV2")
+# What a shape is computed from other shapes with: what a dimension may be is a product of others, and no more.
+_SHAPE_ARITHMETIC = ("Pack", "ConcatV2", "Mul")
+_SHAPE_SELECTION = ("StridedSlice", "Slice", "Gather", "GatherV2", "Unpack", "Prod", *RESHAPES)
+# Functions without steps and limits: two of them that agree on a few random numbers agree on all.
+_SMOOTH = (*_SUMS, "Sub", "Mul", "Neg", "RealDiv", "Div", "Square", "SquaredDifference", "Sqrt", "Rsqrt", "Reciprocal")
+_AVERAGES = ("Mean", "Sum")
+# What works on every element of a mask for itself.
+_ELEMENT_WISE = (
+    *(_SUMS[:3]),
+    *("Sub", "Mul", "Neg", "Cast", "Equal", "NotEqual", "LogicalNot", "Greater", "Less", "GreaterEqual", "LessEqual"),
+    *("Select", "SelectV2", "OnesLike", "ZerosLike"),
+)
 _MAX_TERMS = 8
 
 
@@ -73,6 +84,7 @@ class Patterns:
     def __init__(self, graph: Dataflow, describe: Callable[[Key], str]) -> None:
         self._graph = graph
         self._describe = describe
+        self._plain: dict[Key, Key] = {}
 
     def dense(self, key: Key) -> Dense:
         """Read a dense layer with a bias.
@@ -105,13 +117,16 @@ class Patterns:
         """
         key = self._through(key)
         for source in self._averaged(key):
-            inside = self._graph.upstream(key, until={source})
-            variables = [k for k in inside if k[0] == "variable"]
-            constants = {self._constant(k) for k in inside if isinstance(self._constant(k), float)}
-            if len(variables) != 2:
+            try:
+                leaves = self._leaves(key, {source}, _SMOOTH, _AVERAGES)
+            except MismatchError:
+                continue
+            variables = [k for k in leaves if k[0] == "variable"]
+            constants = {self._constant(k) for k in leaves} - {None}
+            if len(variables) != 2 or len(variables) + 1 + sum(self._op(k) == "Const" for k in leaves) != len(leaves):
                 continue
             for gamma, beta in (variables, variables[::-1]):
-                for epsilon in sorted(c for c in constants if 0 < c < 0.1):
+                for epsilon in sorted(c for c in constants if isinstance(c, float) and 0 < c < 0.1):
                     if self._is_layer_norm(key, LayerNorm(source, gamma, beta, epsilon)):
                         return LayerNorm(source, gamma, beta, epsilon)
         raise self._mismatch(key, "a LayerNorm")
@@ -128,10 +143,10 @@ class Patterns:
 
     def _is_layer_norm(self, key: Key, norm: LayerNorm) -> bool:
         generator = np.random.default_rng(0)
-        # Nearly constant rows, so that epsilon counts.
-        spread = math.sqrt(norm.epsilon) * np.array([0.5, 1, 3]).reshape(3, 1)
-        rows = 1 + spread * generator.normal(size=(3, 7)) if norm.epsilon > 1e-9 else generator.normal(size=(3, 7))
-        gamma, beta = generator.normal(size=(2, 7))
+        # Rows so small that epsilon counts, ordinary ones, and large ones.
+        spread = np.array([0.5 * math.sqrt(norm.epsilon), 3 * math.sqrt(norm.epsilon), 1, 100]).reshape(4, 1)
+        rows = np.concatenate([spread * generator.normal(size=(4, 7)), 3 + generator.normal(size=(1, 7))])
+        gamma, beta = generator.normal(size=(2, 7)) * np.logspace(-2, 3, 7)  # what is lost in small ones shows in large
         mean, variance = rows.mean(-1, keepdims=True), rows.var(-1, keepdims=True)
         expected = (rows - mean) / np.sqrt(variance + norm.epsilon) * gamma + beta
         for x in (rows[None], rows):  # hidden states are (batch, seq, hidden), or (batch · seq, hidden)
@@ -140,7 +155,7 @@ class Patterns:
                 (y,) = compute(self._graph, [key], given, keep_shapes=True)
             except CannotComputeError:
                 continue
-            if y.shape == x.shape and np.abs(y - expected).max() < 1e-5:
+            if y.shape == x.shape and np.allclose(y, expected, rtol=1e-9, atol=1e-9):
                 return True
         return False
 
@@ -186,14 +201,16 @@ class Patterns:
         return terms
 
     def first_token(self, key: Key) -> Key:
-        """Read one token's hidden states and return those of all; that it is the first one is not checked here.
+        """Read the first token's hidden state and return those of all.
 
         Raises:
             MismatchError: it is something else.
         """
         key = self._through(key)
-        (source,) = self._operands(key, _SLICES, "one token's hidden state", of=1)
-        return self._through(source)
+        node = self._graph.nodes.get(key)
+        if node is None or not self._takes_first(node):
+            raise self._mismatch(key, "the first token's hidden state")
+        return self._through(node.inputs[0])
 
     def tanh(self, key: Key) -> Key:
         """Read `tanh(x)` and return `x`."""
@@ -212,8 +229,9 @@ class Patterns:
     def activation(self, key: Key) -> tuple[Dense, str]:
         """Read an activation of a dense layer, and tell which it is.
 
-        The expression between is a function of one number: it is evaluated on a range of numbers, here, and compared
-        with the activations a BERT may have. So it does not matter in which form it was written.
+        The expression between is a function of one number. Its formula is compared with those of the activations that
+        a BERT may have (`formulas.py`), so that it does not matter in which way it was written, and once more its
+        values.
 
         Raises:
             MismatchError: it is no element-wise function of one dense layer, or an unknown one.
@@ -222,47 +240,102 @@ class Patterns:
         inner = self._graph.nearest([key], lambda k, _: self._try_dense(k) is not None, stop=MATMULS)
         if len(inner) != 1:
             raise self._mismatch(key, "an activation of one dense layer")
-        x = np.linspace(-6, 6, 241)
+        x = np.linspace(-30, 30, 1201)
         try:
+            formula = read_formula(self._graph, key, self._through(inner[0]), self._number, self._through)
             (y,) = compute(self._graph, [key], {inner[0]: x}, keep_shapes=True)
-        except CannotComputeError as error:
+        except (NoFormulaError, CannotComputeError) as error:
             raise MismatchError(f"{self._describe(key)} is not an activation: {error}") from None
-        for name, function in ACTIVATIONS.items():
-            if y.shape == x.shape and np.abs(y - function(x)).max() < 1e-5:
+        for name, known in ACTIVATIONS.items():
+            if formula.equals(known) and y.shape == x.shape and np.allclose(y, FUNCTIONS[name](x), 1e-6, 1e-6):
                 return self.dense(inner[0]), name
         raise self._mismatch(key, f"one of the activations {sorted(ACTIVATIONS)}")
 
     def _lookup(self, key: Key) -> tuple[Key, str | None]:
-        """Return the one table that a term depends on, and the argument that is looked up in it."""
-        shapes = set(self._graph.select("Shape"))  # a position depends on how many words there are, not on which
-        inside = self._graph.upstream(key, until=shapes)
-        tables, arguments = ([k for k in inside if k[0] == kind] for kind in ("variable", "argument"))
-        if len(tables) != 1 or len(arguments) > 1:
-            raise self._mismatch(key, "a lookup in an embedding table")
-        return tables[0], arguments[0][1] if arguments else None
+        """Return the table that a term of the embeddings is looked up in, and the argument with the ids."""
+        node = self._graph.nodes.get(key)
+        argument = None
+        if node is not None and self._takes_beginning(node):
+            table = self._through(node.inputs[0])
+        else:
+            table, ids = self._gathered(key)
+            if ids[0] == "argument":
+                argument = ids[1]
+            elif not self._counts(ids):
+                raise self._mismatch(ids, "an input, or the positions")
+        if table[0] != "variable":
+            raise self._mismatch(table, "an embedding table")
+        return table, argument
+
+    def _gathered(self, key: Key) -> tuple[Key, Key]:
+        """Return the table that rows are taken of, by a gather or as a product with a one-hot, and their numbers."""
+        node = self._graph.nodes.get(key)
+        if node is not None and node.op in _GATHERS:
+            return self._through(node.inputs[0]), self._through(node.inputs[1])
+        one_hot, table = (self._through(operand) for operand in self._operands(key, MATMULS, "a lookup in a table"))
+        ids, _, on, off = self._operands(one_hot, ("OneHot",), "a one-hot", of=4)
+        if (self._number(on), self._number(off)) != (1, 0):
+            raise self._mismatch(one_hot, "a one-hot")
+        return table, self._through(ids)
+
+    def _counts(self, key: Key) -> bool:
+        """Whether a value is 0, 1, 2, … up to a dimension."""
+        node = self._graph.nodes.get(key)
+        if node is None or node.op != "Range":
+            return False
+        return self._is_shape(node.inputs[1]) and (self._number(node.inputs[0]), self._number(node.inputs[2])) == (0, 1)
+
+    def _takes_beginning(self, node: Node) -> bool:
+        """Whether an operation is `x[:n]` or `x[None, :n]`, where n is a dimension of something."""
+        if node.op == "Slice":
+            begin = self._fold(node.inputs[1])
+            return begin is not None and not begin.any() and self._is_shape(node.inputs[2])
+        if node.op != "StridedSlice" or node.integer("shrink_axis_mask"):
+            return False
+        begin, strides = (self._fold(node.inputs[i]) for i in (1, 3))
+        if begin is None or strides is None or (strides != 1).any() or not self._is_shape(node.inputs[2]):
+            return False
+        return all(not b or node.integer("begin_mask") >> i & 1 for i, b in enumerate(begin))
+
+    def _takes_first(self, node: Node) -> bool:
+        """Whether an operation is `x[:, 0]` or `x[:, :1]`."""
+        if node.op in ("Gather", "GatherV2"):
+            return len(node.inputs) == 3 and [self._number(k) for k in node.inputs[1:]] == [0, 1]
+        places = [self._fold(k) for k in node.inputs[1:]] if node.op in ("Slice", "StridedSlice") else []
+        if len(places) < 2 or any(place is None or place.ndim != 1 or len(place) < 2 for place in places):
+            return False
+        begin, end = places[:2]
+        if node.op == "Slice":
+            return not begin.any() and end[0] == -1 and end[1] == 1
+        whole = node.integer("begin_mask") & node.integer("end_mask")
+        rest = (1 << len(begin)) - 1 - 0b10
+        ends = node.integer("shrink_axis_mask") == 0b10 or (end[1] == 1 and not node.integer("end_mask") & 0b10)
+        other = node.integer("new_axis_mask") | node.integer("ellipsis_mask") | node.integer("shrink_axis_mask") & ~0b10
+        return whole & rest == rest and begin[1] == 0 and ends and not other and (places[2] == 1).all()
 
     def _mask(self, key: Key) -> tuple[float, str] | None:
         """Return constant and argument of what is 0 where a mask is 1 and a constant where it is 0, or `None`."""
         mask = np.array([[1, 0, 1, 1, 0], [1, 1, 1, 0, 0]])
-        # Masks are broadcast to the shape of hidden states; what these are made of does not matter here.
-        shapes = {
-            k for k in self._graph.select("Shape") if self._through(self._graph.nodes[k].inputs[0]) in self._graph.nodes
-        }
-        given: dict[Key, np.ndarray] = {k: np.array([*mask.shape, 8]) for k in shapes}
-        inside = self._graph.upstream(key, until=shapes)
-        arguments = sorted(k for k in inside if k[0] == "argument")
-        if any(k[0] == "variable" for k in inside):
+        try:
+            leaves = self._leaves(key, set(), _ELEMENT_WISE)
+        except MismatchError:
             return None
-        for argument in arguments:
-            given |= {other: mask if other == argument else mask * 0 + 7 for other in arguments}
-            try:
-                (bias,) = compute(self._graph, [key], given)
-            except CannotComputeError:
-                continue
-            constant = float(bias.min(initial=0))
-            expected = np.where(mask == 0, constant, 0.0)[:, None, None, :]
-            if constant < 0 and bias.ndim == 4 and bias.shape[-1] == mask.shape[1] and (bias == expected).all():
-                return constant, argument[1]
+        arguments = [k for k in leaves if k[0] == "argument"]
+        if len(arguments) != 1 or any(k not in arguments and self._number(k) is None for k in leaves):
+            return None
+        # Masks are broadcast to the shape of hidden states, or of ids; what these are does not matter here.
+        shapes = [
+            k for k in self._graph.select("Shape") if self._through(self._graph.nodes[k].inputs[0]) not in arguments
+        ]
+        given: dict[Key, np.ndarray] = {arguments[0]: mask, **{k: np.array([*mask.shape, 8]) for k in shapes}}
+        try:
+            (bias,) = compute(self._graph, [key], given)
+        except CannotComputeError:
+            return None
+        constant = float(bias.min(initial=0))
+        expected = np.where(mask == 0, constant, 0.0)[:, None, None, :]
+        if constant < 0 and bias.ndim == 4 and bias.shape[-1] == mask.shape[1] and (bias == expected).all():
+            return constant, arguments[0][1]
         return None
 
     def _unscaled(self, key: Key) -> tuple[Key, float]:
@@ -300,10 +373,85 @@ class Patterns:
         return dense[0], dense[1], scale
 
     def _through(self, key: Key) -> Key:
-        """Follow a value through what leaves its numbers in their order."""
-        while self._op(key) in _RESHAPES or self._only_adds_axes(key) or self._keeps_order(key):
+        """Follow a value through what leaves its numbers as they are and in their order."""
+        passed = []
+        while key not in self._plain and (
+            self._only_reshapes(key) or self._only_adds_axes(key) or self._keeps_order(key) or self._keeps_kind(key)
+        ):
+            passed.append(key)
             key = self._graph.nodes[key].inputs[0]
+        key = self._plain.get(key, key)
+        self._plain.update(dict.fromkeys([*passed, key], key))
         return key
+
+    def _only_reshapes(self, key: Key) -> bool:
+        node = self._graph.nodes.get(key)
+        return node is not None and node.op in (*RESHAPES, "BroadcastTo") and all(map(self._is_shape, node.inputs[1:]))
+
+    def _keeps_kind(self, key: Key) -> bool:
+        """Whether a value is a cast between types of one kind; that none is narrow was seen before."""
+        if self._op(key) != "Cast":
+            return False
+        kinds = {self._graph.nodes[key].dtype(name).rstrip("0123456789") for name in ("SrcT", "DstT")}
+        return len(kinds) == 1 and kinds <= {"int", "float"}
+
+    def _is_shape(self, key: Key) -> bool:
+        """Whether a value is made of dimensions of tensors and of constants only, by taking, joining and multiplying.
+
+        So it cannot be one dimension for short texts, and another for long ones.
+        """
+        self._graph.files.spend()
+        pending, seen = [key], set()
+        while pending:
+            key = pending.pop()
+            op = self._op(key)
+            if key in seen or op in ("Const", "Shape", "Size"):
+                continue
+            seen.add(key)
+            node = self._graph.nodes.get(key)
+            if node is not None and op in _SHAPE_ARITHMETIC:
+                pending += node.inputs
+            elif node is not None and (op in _SHAPE_SELECTION or self._keeps_kind(key)):
+                if any(self._fold(other) is None for other in node.inputs[1:]):
+                    return False
+                pending.append(node.inputs[0])
+            else:
+                return False
+        return True
+
+    def _leaves(self, key: Key, until: set[Key], ops: Collection[str], reduced: Collection[str] = ()) -> set[Key]:
+        """Return what an expression is made of: constants, variables, arguments and the values in `until`.
+
+        Args:
+            key: the expression.
+            until: values that are not looked into.
+            ops: the operations of which it may consist, besides those that give another shape.
+            reduced: operations over axes, which have to be constants, of which it may consist too.
+
+        Raises:
+            MismatchError: there is another operation in it.
+        """
+        self._graph.files.spend()
+        leaves, pending, seen = set(), [key], set()
+        while pending:
+            key = pending.pop()
+            if key in seen:
+                continue
+            seen.add(key)
+            node = self._graph.nodes.get(key)
+            if key in until or node is None or node.op == "Const":
+                leaves.add(key)
+            elif self._only_reshapes(key) or self._only_adds_axes(key):
+                pending.append(node.inputs[0])
+            elif node.op == "Fill" and self._is_shape(node.inputs[0]):
+                pending.append(node.inputs[1])
+            elif node.op in reduced and self._fold(node.inputs[1]) is not None:
+                pending.append(node.inputs[0])
+            elif node.op in ops:
+                pending += node.inputs
+            else:
+                raise self._mismatch(key, "part of such an expression")
+        return leaves
 
     def _only_adds_axes(self, key: Key) -> bool:
         """Whether a value is a slice like `x[:, None, ..., :]`."""
@@ -331,17 +479,20 @@ class Patterns:
             key = self._through(key)
             if self._op(key) != "Transpose":
                 return key, flipped
-            key, order = self._graph.nodes[key].inputs
-            axes = self._constant(order)
-            flipped ^= isinstance(axes, tuple) and len(axes) > 1 and axes[-2:] == (len(axes) - 1, len(axes) - 2)
+            source, order = self._graph.nodes[key].inputs
+            axes = self._fold(order)
+            if axes is None:
+                return key, flipped
+            flipped ^= list(axes[-2:]) == [len(axes) - 1, len(axes) - 2]
+            key = source
 
     def _operands(self, key: Key, ops: tuple[str, ...], what: str, of: int = 2) -> tuple[Key, ...]:
-        """Return an operation's first `of` inputs, if it is one of `ops`."""
+        """Return an operation's inputs, if it is one of `ops` and has `of` inputs."""
         key = self._through(key)
         node = self._graph.nodes.get(key)
-        if node is None or node.op not in ops or len(node.inputs) < of:
+        if node is None or node.op not in ops or len(node.inputs) != of:
             raise self._mismatch(key, what)
-        return tuple(node.inputs[:of])
+        return tuple(node.inputs)
 
     def _try_dense(self, key: Key) -> Dense | None:
         try:

@@ -1,13 +1,12 @@
 """Check what was read of a SavedModel: with made-up weights its graph has to give the numbers that a BERT gives.
 
-The reader follows operations. Whether their axes, shapes and types, the cutting into heads and the putting together
-are those of a BERT is seen here, by computing both with NumPy: the graph, operation by operation (`arithmetic.py`), and
-the formulas. A model that differs in any way that shows in its outputs is found out, however it is written.
+The reader follows operations, and has seen that none stands between the parts that may change a value (`patterns.py`).
+Whether their axes and shapes, the cutting into heads and the putting together are those of a BERT is seen here, by
+computing both with NumPy, in double precision: the graph, operation by operation (`arithmetic.py`), and the formulas.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 
@@ -17,39 +16,22 @@ from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.sources.saved_model.arithmetic import CannotComputeError, compute, erf
 from keras_bert_trend.sources.saved_model.dataflow import Dataflow, Key
 
-_TOLERANCE = 1e-3  # in float32, rounding differs by 1e-5 after 24 blocks; what is computed otherwise by 0.01 and more
-_BATCH, _LENGTH = 2, 4
+# Relative to the largest number of a value. Every block starts from the formulas' values, so that nothing adds up, and
+# the weights keep all numbers near 1: what is left is the rounding of the graph's constants to float32, 6e-8 each.
+_TOLERANCE = 1e-6
+_SIZES = ((2, 5), (3, 4))  # batch and length: a constant in a shape fits one of them at most
 
-ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "gelu": lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))),
     "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "relu": lambda x: np.maximum(x, 0),
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Landmarks:
-    """Where in the graph the values are that a BERT's have to be equal to.
-
-    Args:
-        embedding_output: input of the first block.
-        encoder_outputs: the blocks' outputs.
-        pooled_output: the pooler's.
-    """
-
-    embedding_output: Key
-    encoder_outputs: tuple[Key, ...]
-    pooled_output: Key
-
-    def named(self) -> dict[str, Key]:
-        """Return the values by name, in the order that they are computed in."""
-        blocks = {f"encoder_outputs[{i}]": key for i, key in enumerate(self.encoder_outputs)}
-        return {"embedding_output": self.embedding_output, **blocks, "pooled_output": self.pooled_output}
-
-
 def find_difference(
     graph: Dataflow,
-    landmarks: Landmarks,
+    landmarks: Mapping[str, Key],
+    outputs: Mapping[Key, str],
     config: BertConfig,
     variables: Mapping[str, tuple[Key, tuple[int, ...]]],
     arguments: Mapping[str, Key],
@@ -58,7 +40,9 @@ def find_difference(
 
     Args:
         graph: the dataflow that was read.
-        landmarks: the values to compare.
+        landmarks: the values that a BERT has, by name, in the order in which they are computed: `embedding_output`,
+            the blocks' outputs, `pooled_output`.
+        outputs: the graph's outputs, and which of these values each is.
         config: the architecture that was read.
         variables: role → the variable and its shape in the SavedModel.
         arguments: `input_word_ids`, … → the argument that was read to be it.
@@ -69,23 +53,34 @@ def find_difference(
     kernels = [shape for role, (_, shape) in variables.items() if role.endswith("kernel")]
     numbers = _Numbers(kernels, config.hidden_size)
     weights = {role: numbers.weight(role, shape, i) for i, (role, (_, shape)) in enumerate(variables.items())}
-    inputs = _make_up_inputs(config)
-    given = {key: weights[role] for role, (key, _) in variables.items()}
-    given |= {key: inputs[name] for name, key in arguments.items()}
-    expected = _bert(config, weights, inputs)
-    for (name, key), right in zip(landmarks.named().items(), expected, strict=True):
-        # One after the other, each from the one before: nothing is computed twice, and the first difference is named.
+    for batch, length in _SIZES:
+        inputs = _make_up_inputs(config, batch, min(length, config.max_position_embeddings))
+        given = {key: weights[role] for role, (key, _) in variables.items()}
+        given |= {key: inputs[name] for name, key in arguments.items()}
+        expected = dict(zip(landmarks, _bert(config, weights, inputs), strict=True))
         try:
-            (value,) = compute(graph, [key], given)
+            # One after the other, each from the one before: nothing is computed twice, the first difference is named.
+            for name, key in landmarks.items():
+                (value,) = compute(graph, [key], given)
+                difference = _difference(value, expected[name])
+                if difference:
+                    return f"{name} {difference}"
+                given[key] = expected[name].reshape(value.shape)  # inside, states may be (batch · seq, hidden)
+            for name, value in zip(outputs.values(), compute(graph, outputs, given), strict=True):
+                if value.shape != expected[name].shape or _difference(value, expected[name]):
+                    return f"output {name} has the shape {value.shape} instead of {expected[name].shape}"
         except CannotComputeError as error:
             return f"{name} cannot be computed: {error}"
-        if value.size != right.size:
-            return f"{name} has the shape {value.shape} instead of {right.shape}"
-        difference = np.abs(value.reshape(right.shape) - right).max()
-        if not difference < _TOLERANCE * max(1.0, np.abs(right).max()):
-            return f"{name} is not what a BERT of this architecture gives: it is off by {difference:.2g}"
-        given[key] = value
     return None
+
+
+def _difference(value: np.ndarray, right: np.ndarray) -> str | None:
+    if value.size != right.size:
+        return f"has the shape {value.shape} instead of {right.shape}"
+    difference = np.abs(value.reshape(right.shape) - right).max() / max(1.0, np.abs(right).max())
+    if difference < _TOLERANCE:
+        return None
+    return f"is not what a BERT of this architecture gives: it is off by {difference:.2g}"
 
 
 class _Numbers:
@@ -98,10 +93,10 @@ class _Numbers:
 
     def __init__(self, shapes: Iterable[tuple[int, ...]], width: int) -> None:
         count = 40_009  # a prime: the multiple of no width
-        self._normal = np.random.default_rng(20190711).normal(size=count).astype(np.float32)
+        self._normal = np.random.default_rng(20190711).normal(size=count)
         largest = max((math.prod(shape) for shape in shapes), default=1)
         # One matrix after the other is multiplied with: where all lie in the same megabytes, these stay in the cache.
-        self._kernels = np.resize(self._normal / np.float32(math.sqrt(width)), largest + 1009)
+        self._kernels = np.resize(self._normal / math.sqrt(width), largest + 1009)
 
     def weight(self, role: str, shape: tuple[int, ...], number: int) -> np.ndarray:
         """Return the weight that is number so-and-so."""
@@ -112,15 +107,14 @@ class _Numbers:
         if len(shape) > 1:
             # Rows are read from tables, one by one: neighbours may share their numbers, seven places on.
             numbers = np.resize(self._normal, start + 7 * shape[0] + math.prod(shape[1:]))[start:]
-            strides = (7 * 4, *(4 * math.prod(shape[i + 1 :]) for i in range(1, len(shape))))
+            strides = (7 * 8, *(8 * math.prod(shape[i + 1 :]) for i in range(1, len(shape))))
             return np.lib.stride_tricks.as_strided(numbers, shape, strides, writeable=False)
-        return np.float32(role.endswith("gamma")) + np.float32(0.3) * np.resize(self._normal[start:], shape)
+        return role.endswith("gamma") + 0.3 * np.resize(self._normal[start:], shape)
 
 
-def _make_up_inputs(config: BertConfig) -> dict[str, np.ndarray]:
+def _make_up_inputs(config: BertConfig, batch: int, length: int) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(1)
-    length = min(_LENGTH, config.max_position_embeddings)
-    mask = np.ones((_BATCH, length), np.int64)
+    mask = np.ones((batch, length), np.int64)
     mask[0, 1:2] = 0
     mask[1, length - length // 2 :] = 0
     return {
@@ -142,7 +136,7 @@ def _bert(config: BertConfig, weights: Mapping[str, np.ndarray], inputs: Mapping
 
     def norm(role, x):
         x = x - x.mean(-1, keepdims=True)
-        x = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + np.float32(config.layer_norm_epsilon))
+        x = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + config.layer_norm_epsilon)
         return x * weight(f"{role}/gamma") + weight(f"{role}/beta")
 
     def heads(x):
@@ -155,7 +149,7 @@ def _bert(config: BertConfig, weights: Mapping[str, np.ndarray], inputs: Mapping
     if config.embedding_size != config.hidden_size:
         x = dense("encoder/embedding_hidden_mapping_in", x)
     yield x
-    masked = (1 - inputs["input_mask"].astype(np.float32))[:, None, None, :] * config.attention_mask_constant
+    masked = (1 - inputs["input_mask"])[:, None, None, :] * config.attention_mask_constant
     for layer in range(config.num_layers):
         name = f"encoder/layer_{0 if config.share_layers else layer}"
         query, key, value = (heads(dense(f"{name}/attention/self/{role}", x)) for role in ("query", "key", "value"))
@@ -163,7 +157,7 @@ def _bert(config: BertConfig, weights: Mapping[str, np.ndarray], inputs: Mapping
         context = scores / scores.sum(-1, keepdims=True) @ value
         context = context.swapaxes(1, 2).reshape(x.shape)
         x = norm(f"{name}/attention/output/LayerNorm", x + dense(f"{name}/attention/output/dense", context))
-        inner = ACTIVATIONS[config.hidden_act](dense(f"{name}/intermediate/dense", x))
+        inner = FUNCTIONS[config.hidden_act](dense(f"{name}/intermediate/dense", x))
         x = norm(f"{name}/output/LayerNorm", x + dense(f"{name}/output/dense", inner))
         yield x
     yield np.tanh(dense("pooler/dense", x[:, 0])) if config.pooler == "tanh" else x[:, 0]
