@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         LayerPooling,
         SecondToLast,
     )
+    from keras_bert_trend.pooling.trajectory import TrajectoryPooling
     from keras_bert_trend.pooling.trend import TrendPooling
 
 _MODULES = {
@@ -45,6 +46,7 @@ _MODULES = {
     "PoolerPooling": "last_layer",
     "Pooling": "base",
     "SecondToLast": "layer_mix",
+    "TrajectoryPooling": "trajectory",
     "TrendPooling": "trend",
     "hidden_states": "base",
     "masked_mean": "base",
@@ -66,6 +68,7 @@ __all__ = [
     "PoolerPooling",
     "Pooling",
     "SecondToLast",
+    "TrajectoryPooling",
     "TrendPooling",
     "get_pooling",
     "hidden_states",
@@ -79,6 +82,7 @@ __getattr__ = lazy_attributes(__name__, _MODULES)
 _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "trend": ("TrendPooling", {}),
     "smooth_trend": ("TrendPooling", {"measure": "asinh"}),
+    "trajectory": ("TrajectoryPooling", {}),
     "last_four_sum": ("LastFourSum", {}),
     "last_four_concat": ("LastFourConcat", {}),
     "cls": ("ClsPooling", {}),

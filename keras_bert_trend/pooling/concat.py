@@ -35,6 +35,11 @@ class ConcatPooling(Pooling):
         """What any of the poolings needs."""
         return Needs.join([pooling.needs for pooling in self.poolings])
 
+    def create_weights(self, hidden_size: int, num_layers: int) -> None:
+        """Create those of the poolings."""
+        for pooling in self.poolings:
+            pooling.create_weights(hidden_size, num_layers)
+
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, sum of the widths)`."""
         return ops.concatenate(
