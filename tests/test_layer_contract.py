@@ -108,6 +108,7 @@ POOLINGS = {
     "last_four_sum of tokens": (LastFourSum, {"level": "token"}),
     "last_four_concat of tokens": (LastFourConcat, {"level": "token"}),
     "trend of words": (TrendPooling, {"token_kinds": KINDS, "unit": "word", "aggregation": "attention"}),
+    "soft trend": (TrendPooling, {"token_kinds": KINDS, "measure": "signed_log", "aggregation": "soft"}),
     "a trajectory that trains": (TrajectoryPooling, {"dim": 5, "hidden_size": 8, "num_layers": 1}),
     "several": (ConcatPooling, lambda policy: {"poolings": [MeanPooling(), ClsPooling()], "dtype": policy}),
     "the user's own": (OneOfTheUsersOwn, {"width": CONFIG.hidden_size}),

@@ -66,6 +66,7 @@ def _to_hugging_face(path: Path, folder: Path) -> None:
     """Write an ONNX BERT's initializers as a Hugging Face folder, with the vocabulary that MiniLM shares.
 
     The exporter drops the names of the kernels and keeps those of the biases, which are added right after the product.
+    The pooler is left out.
     """
     import onnx
     from onnx import numpy_helper
@@ -74,7 +75,7 @@ def _to_hugging_face(path: Path, folder: Path) -> None:
     graph = onnx.load(str(path)).graph
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     readers = {name: node for node in graph.node for name in node.input}
-    tensors = {name: array for name, array in arrays.items() if name.startswith(("embeddings.", "encoder.", "pooler."))}
+    tensors = {name: array for name, array in arrays.items() if name.startswith(("embeddings.", "encoder."))}
     for node in graph.node:
         if node.op_type == "MatMul" and node.input[1] in arrays:
             (bias,) = (name for name in readers[node.output[0]].input if name in arrays)

@@ -147,11 +147,10 @@ class TrajectoryPooling(Pooling):
             np.diff(np.asarray(batch, np.float64), axis=1).reshape(len(batch), -1)
             for batch in itertools.chain([first], levels)
         )
-        mean, scale, components, variances = _principal_components(steps)
         dim = self.kernel.shape[1]
+        mean, scale, components, variances = _principal_components(steps, dim)
         if not len(variances):
             raise ValueError("`adapt` needs texts that differ; all of them take the same steps.")
-        components, variances = components[:, :dim], variances[:dim]
         if missing := dim - len(variances):
             smooth = _cosines(self.num_layers, hidden_size, dim)
             smooth -= components @ (components.T @ smooth)
@@ -185,11 +184,12 @@ def _cosines(num_layers: int, hidden_size: int, dim: int) -> np.ndarray:
     return np.kron(waves, np.eye(hidden_size))[:, :dim]
 
 
-def _principal_components(batches: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
-    """Return mean and scale `(W,)`, components `(W, n)` of the standardised rows, and their variances, descending.
+def _principal_components(batches: Iterable[np.ndarray], most: int) -> tuple[np.ndarray, ...]:
+    """Return mean and scale `(W,)`, components `(W, n)` of the standardised rows, and their variances, `(n,)`.
 
     Args:
         batches: iterable of float64 arrays `(rows, W)`.
+        most: int. The most components to return, those of the greatest variance.
     """
     count, offset, total, products, kept = 0, None, 0.0, None, []
     for batch in batches:
@@ -210,13 +210,15 @@ def _principal_components(batches: Iterable[np.ndarray]) -> tuple[np.ndarray, ..
         scale = _usable(np.sqrt(np.mean(rows**2, axis=0)))
         rows /= scale
         variances, vectors = np.linalg.eigh(rows @ rows.T / count)
-        vectors = rows.T @ (vectors / np.sqrt(np.maximum(variances, np.finfo(float).tiny) * count))
     else:
         covariance = products / count - np.outer(centre, centre)
         scale = _usable(np.sqrt(np.diag(covariance)))
         variances, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
-    counts = variances > _NEGLIGIBLE * variances[-1]
-    return offset + centre, scale, vectors[:, counts][:, ::-1], variances[counts][::-1]
+    kept = np.flatnonzero(variances > _NEGLIGIBLE * variances[-1])[-most:]
+    variances, vectors = variances[kept], vectors[:, kept]
+    if products is None:
+        vectors = rows.T @ (vectors / np.sqrt(variances * count))
+    return offset + centre, scale, vectors, variances
 
 
 def _usable(scale: np.ndarray) -> np.ndarray:
