@@ -18,12 +18,12 @@ from keras_bert_trend.encoder.bert_encoder import check_input_names
 from keras_bert_trend.encoder.ops import as_long_as, keep_mask
 from keras_bert_trend.encoder.rows import can_skip_padding, resized
 from keras_bert_trend.pooling import (
-    ConcatPooling,
     LayerPooling,
     Pooling,
     TrajectoryPooling,
     TrendPooling,
     get_pooling,
+    leaves,
     run_encoder,
 )
 from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
@@ -272,7 +272,7 @@ class BertTrend(keras.layers.Layer):
         """
         from keras_bert_trend.embedding.embed import embed_stream
 
-        adaptable = [pooling for pooling in _leaves(self.pooling) if isinstance(pooling, TrajectoryPooling)]
+        adaptable = [pooling for pooling in leaves(self.pooling) if isinstance(pooling, TrajectoryPooling)]
         if not adaptable:
             raise ValueError(f"`adapt` fits a TrajectoryPooling, but `pooling` is {self.pooling.name!r}.")
         if hasattr(texts, "as_numpy_iterator"):
@@ -431,12 +431,5 @@ def _check_vocabulary(vocabulary: Vocabulary, encoder: BertEncoder) -> None:
         )
 
 
-def _leaves(pooling: Pooling) -> list[Pooling]:
-    """Return the poolings that are concatenated, or the one itself."""
-    if isinstance(pooling, ConcatPooling):
-        return [leaf for part in pooling.poolings for leaf in _leaves(part)]
-    return [pooling]
-
-
 def _has_published_trend(pooling: Pooling) -> bool:
-    return any(isinstance(leaf, TrendPooling) and leaf.measure == "log_ratio" for leaf in _leaves(pooling))
+    return any(isinstance(leaf, TrendPooling) and leaf.measure == "log_ratio" for leaf in leaves(pooling))

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.harness import ROOT
 
 FOLDER = ROOT.parent / "shared" / "data"
-NAMES = {"sms": "SMS spam", "trec": "TREC questions", "sst2": "SST-2", "qa": "TREC QA", "stsb": "STS-B"}
+NAMES = {"trec": "TREC questions", "sms": "SMS spam", "sst2": "SST-2", "stsb": "STS-B", "qa": "TREC QA"}
 
 
 @dataclass(frozen=True)

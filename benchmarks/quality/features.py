@@ -48,10 +48,11 @@ def projected(blocks: np.ndarray, fit: np.ndarray, dim: int) -> np.ndarray:
     return ops.convert_to_numpy(pooling.project(ops.convert_to_tensor(levels.astype(np.float32))))
 
 
-def contenders(arrays: dict[str, np.ndarray], other: np.ndarray) -> dict[str, tuple[int, Callable]]:
+def contenders(name: str, arrays: dict[str, np.ndarray], other: np.ndarray) -> dict[str, tuple[int, Callable]]:
     """Return name → width and a function from the texts to adapt to, as rows, to all embeddings.
 
     Args:
+        name: str. The data set's.
         arrays: dict. What `read` returned.
         other: float array `(n, L + 1, hidden)`. Token means of texts of another kind.
     """
@@ -70,18 +71,20 @@ def contenders(arrays: dict[str, np.ndarray], other: np.ndarray) -> dict[str, tu
     def first(count, dim=hidden):
         return dim, lambda fit: projected(steps, fit[:count], dim)
 
-    return {
+    found = {
         "last_four_sum": fixed(last.sum(axis=1)),
         "mean": fixed(levels[:, -1]),
         "smooth_trend": fixed(arrays["smooth_trend"]),
         "trend": fixed(arrays["trend"]),
         "trajectory": first(ADAPT_TEXTS),
-        "trajectory, 500 texts": first(500),
-        "trajectory, 100 texts": first(100),
-        "trajectory, other texts": (hidden, from_others),
-        "trajectory, 2 · hidden": first(ADAPT_TEXTS, 2 * hidden),
+        "trajectory, double": first(ADAPT_TEXTS, 2 * hidden),
         "last_four_sum ⊕ std": fixed(arrays["last_four_sum ⊕ std"]),
         "PCA of last_four_concat": (2 * hidden, lambda fit: projected(last, fit[:ADAPT_TEXTS], 2 * hidden)),
         "PCA of all layers": (2 * hidden, lambda fit: projected(levels, fit[:ADAPT_TEXTS], 2 * hidden)),
-        "last_four_concat": fixed(last.reshape(len(last), -1)),
     }
+    if name != "qa":  # where the features of a pair are twice as wide
+        found["last_four_concat"] = fixed(last.reshape(len(last), -1))
+    if name == "trec":  # how few texts do, and whether texts of another kind do
+        found |= {f"trajectory, {count} texts": first(count) for count in (100, 500, 2500)}
+        found["trajectory, 1000 of SMS"] = (hidden, from_others)
+    return found

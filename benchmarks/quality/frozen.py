@@ -17,23 +17,25 @@ def run(options, results: Results) -> None:
         sets = {name: data.read(name) for name in data.NAMES}
         arrays = {name: features.read(one, encoder, options.work) for name, one in sets.items()}
         for name, one in sets.items():
-            if results.has("frozen", encoder, name):
+            stored = results.get("frozen", encoder, name) or {"scores": {}, "widths": {}, "examples": len(one.rows)}
+            done = len(next(iter(stored["scores"].values()), []))
+            folds = list(enumerate(probe.splits(one, options.repeats)))[done:]
+            if not folds:
                 continue
-            others = arrays["trec" if name == "sms" else "sms"]["levels"]
-            folds = list(probe.splits(one, options.repeats))
             say(f"{encoder}: {len(folds)} folds of {name}")
-            found = Parallel(options.jobs)(
-                delayed(_fold)(one, arrays[name], others, train, test, seed) for seed, (train, test) in enumerate(folds)
-            )
-            widths = {label: width for label, (width, _) in features.contenders(arrays[name], others).items()}
-            scores = {label: [scores[label] for scores in found] for label in widths}
-            results.store({"scores": scores, "widths": widths, "examples": len(one.rows)}, "frozen", encoder, name)
+            others = arrays["sms"]["levels"]
+            found = Parallel(options.jobs)(delayed(_fold)(one, arrays[name], others, *fold) for fold in folds)
+            for label, (width, _) in features.contenders(name, arrays[name], others).items():
+                stored["scores"].setdefault(label, []).extend(scores[label] for scores in found)
+                stored["widths"][label] = width
+            results.store(stored, "frozen", encoder, name)
 
 
-def _fold(one: data.DataSet, arrays, others, train, test, seed: int) -> dict[str, float]:
+def _fold(one: data.DataSet, arrays, others, seed: int, rows: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
     """Return every embedding's score on one test part."""
+    train, test = rows
     texts = np.setdiff1d(one.rows[train], one.rows[test])  # what is tested is not adapted to
     texts = np.random.default_rng(seed).permutation(texts)
     with threadpool_limits(1):
-        contenders = features.contenders(arrays, others)
+        contenders = features.contenders(one.name, arrays, others)
         return {name: probe.score(one, make(texts), train, test) for name, (_, make) in contenders.items()}

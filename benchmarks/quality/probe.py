@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy import optimize
 from scipy.special import logsumexp
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 from sklearn.metrics import f1_score
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from benchmarks.quality.data import DataSet
+from keras_bert_trend.evaluation.cross_validation import mean_average_precision
 
 CS = (0.001, 0.01, 0.1)
 
@@ -56,20 +57,10 @@ def _measure(data: DataSet) -> Callable[[np.ndarray, np.ndarray], float]:
         if data.name == "sms":
             return f1_score(labels, guesses)
         if data.name == "qa":
-            return mean_average_precision(labels, scores[:, 1] - scores[:, 0], data.groups[rows])
+            return mean_average_precision(labels == 1, scores[:, 1] - scores[:, 0], data.groups[rows])
         return float(np.mean(labels == guesses))
 
     return measure
-
-
-def mean_average_precision(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> float:
-    """Return the mean over the groups of the average precision; ties count half a place each."""
-    found = []
-    for group in np.unique(groups):
-        own = groups == group
-        places = np.sort(rankdata(-scores[own])[labels[own] == 1])
-        found.append(np.mean(np.arange(1, len(places) + 1) / places))
-    return float(np.mean(found))
 
 
 def logistic(features, labels, train, test, inverse_regularizations) -> list[np.ndarray]:
@@ -101,7 +92,7 @@ def logistic(features, labels, train, test, inverse_regularizations) -> list[np.
             return value, np.vstack([scaled.T @ residual + penalised, residual.sum(axis=0)]).ravel().astype(float)
 
         start = np.vstack([weights * stretch, intercept]).ravel()
-        options = {"maxiter": 100, "ftol": 1e-7, "gtol": 1e-2}
+        options = {"maxiter": 60, "ftol": 1e-6, "gtol": 1e-2}
         found = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
         found = found.reshape(-1, truth.shape[1])
         weights, intercept = found[:-1] / stretch, found[-1]

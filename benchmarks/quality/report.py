@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from benchmarks.quality import data
 from benchmarks.quality.probe import holm
 from benchmarks.report import new_results
+from keras_bert_trend.evaluation.cross_validation import corrected_resampled_t_test
 
 NAME = "quality"
 REFERENCE = "last_four_sum"
@@ -31,14 +31,12 @@ class Results:
             about = new_results(NAME)
             self.all = {"command": shlex.join(command), "date": about["date"], "machine": about["machine"], "parts": {}}
 
-    def has(self, *keys: str) -> bool:
-        """Whether something is stored under these keys."""
+    def get(self, *keys: str) -> Any:
+        """Return what is stored under these keys, or `None`."""
         found: Any = self.all["parts"]
         for key in keys:
-            if key not in found:
-                return False
-            found = found[key]
-        return True
+            found = (found or {}).get(key)
+        return found
 
     def store(self, value: Any, *keys: str) -> None:
         """Store a value under these keys, and write the files."""
@@ -68,36 +66,30 @@ class Results:
 def _frozen_table(sets: Mapping[str, Mapping]) -> list[str]:
     """Return the scores; of all rows but the reference the difference from it, its interval, and Holm's p if < 0.05."""
     names = [name for name in data.NAMES if name in sets]
-    first = sets[names[0]]
+    widths = {label: width for name in names for label, width in sets[name]["widths"].items()}
     tests = {
-        (name, label): compared(np.subtract(scores, sets[name]["scores"][REFERENCE]))
+        (name, label): corrected_resampled_t_test(np.subtract(scores, sets[name]["scores"][REFERENCE]), 1 / 4)
         for name in names
         for label, scores in sets[name]["scores"].items()
         if label != REFERENCE
     }
-    adjusted = dict(zip(tests, holm([test[3] for test in tests.values()]), strict=True))
+    adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     rows = [["embedding", "width", *(f"{data.NAMES[name]}, {METRICS[name]}" for name in names)]]
-    for label, width in first["widths"].items():
+    for label, width in widths.items():
         row = [label, str(width)]
         for name in names:
+            if label not in sets[name]["scores"]:
+                row.append("")
+                continue
             mean = np.mean(sets[name]["scores"][label])
             cell = f"{mean:.3f}"
             if label != REFERENCE:
-                difference, low, high, _ = tests[name, label]
+                difference, low, high = tests[name, label][:3]
                 star = "\\*" if adjusted[name, label] < 0.05 else ""
                 cell += f" ({difference:+.3f}{star}, {low:+.3f} … {high:+.3f})"
             row.append(cell)
         rows.append(row)
     return [*_table(rows), "", f"In brackets: the difference from {REFERENCE}, its 95 % interval, \\* p < 0.05 (Holm)."]
-
-
-def compared(differences: np.ndarray, test_share: float = 0.25) -> tuple[float, float, float, float]:
-    """Return the mean difference, its 95 % interval and p, by the corrected resampled t-test of Nadeau and Bengio."""
-    count, mean = len(differences), float(np.mean(differences))
-    spread = float(np.sqrt((1 / count + test_share) * np.var(differences, ddof=1)))
-    half = spread * float(stats.t.ppf(0.975, count - 1))
-    p = float(2 * stats.t.sf(abs(mean) / spread, count - 1)) if spread else float(mean == 0)
-    return mean, mean - half, mean + half, p
 
 
 def _seeds_table(sets: Mapping[str, Mapping[str, list[float]]]) -> list[str]:

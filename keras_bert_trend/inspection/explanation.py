@@ -15,7 +15,7 @@ from keras_bert_trend._utils import check_count
 from keras_bert_trend.inspection.batch import EncodedBatch, TokenizedText, Word, as_layer, as_texts, encode_batches
 from keras_bert_trend.inspection.drawing import ROLE_COLOURS, aligned, draw_explanation, largest, one_line, to_json
 from keras_bert_trend.layer import BertTrend
-from keras_bert_trend.pooling import Pooling, TrendPooling
+from keras_bert_trend.pooling import TrendPooling, leaves
 from keras_bert_trend.pooling.names import Aggregation, Measure, Reading, Unit
 from keras_bert_trend.preprocessing.vocabulary import PUNCTUATION
 
@@ -224,20 +224,13 @@ def explain(
 
 
 def _pooling_of(layer: BertTrend, arguments: dict[str, str]) -> TrendPooling:
-    """Return the layer's trend pooling (the published one if it has none), with these arguments in place of its own."""
-    pooling = _find_trend(layer.pooling)
+    """Return the layer's trend pooling, with these arguments in place of its own; a published one if it has none."""
+    pooling = next((leaf for leaf in leaves(layer.pooling) if isinstance(leaf, TrendPooling)), None)
     if pooling is None:
         return TrendPooling(layer.preprocessor.vocabulary.token_kinds, **arguments)
     names = ("reading", "unit", "measure", "aggregation", "scale", "temperature")
     own = {name: getattr(pooling, name) for name in names}
     return TrendPooling(pooling.token_kinds, **{**own, **arguments}) if arguments else pooling
-
-
-def _find_trend(pooling: Pooling) -> TrendPooling | None:
-    """Return the first trend pooling in concatenations of any depth."""
-    if isinstance(pooling, TrendPooling):
-        return pooling
-    return next(filter(None, map(_find_trend, getattr(pooling, "poolings", ()))), None)
 
 
 def _explain_batch(batch: EncodedBatch, pooling: TrendPooling) -> list[Explanation]:

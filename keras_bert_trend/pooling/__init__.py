@@ -14,7 +14,7 @@ from keras_bert_trend._utils import lazy_attributes
 
 if TYPE_CHECKING:
     from keras_bert_trend.pooling.base import Needs, Pooling, hidden_states, masked_mean, run_encoder
-    from keras_bert_trend.pooling.concat import ConcatPooling
+    from keras_bert_trend.pooling.concat import ConcatPooling, leaves
     from keras_bert_trend.pooling.last_layer import (
         ClsPooling,
         MaxPooling,
@@ -49,6 +49,7 @@ _MODULES = {
     "TrajectoryPooling": "trajectory",
     "TrendPooling": "trend",
     "hidden_states": "base",
+    "leaves": "concat",
     "masked_mean": "base",
     "run_encoder": "base",
 }
@@ -72,6 +73,7 @@ __all__ = [
     "TrendPooling",
     "get_pooling",
     "hidden_states",
+    "leaves",
     "masked_mean",
     "run_encoder",
 ]

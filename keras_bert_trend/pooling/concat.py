@@ -59,3 +59,10 @@ class ConcatPooling(Pooling):
     def from_config(cls, config: dict[str, Any]) -> ConcatPooling:
         poolings = [keras.saving.deserialize_keras_object(pooling) for pooling in config["poolings"]]
         return cls(**{**config, "poolings": poolings})
+
+
+def leaves(pooling: Pooling) -> list[Pooling]:
+    """Return the poolings that are concatenated, at any depth; of another pooling itself."""
+    if isinstance(pooling, ConcatPooling):
+        return [leaf for part in pooling.poolings for leaf in leaves(part)]
+    return [pooling]
