@@ -22,12 +22,14 @@ PARTS = ("frozen", "projection", "fine_tuning", "syntax")
 
 def main(argv: list[str]) -> int:
     """Compute the parts, and write `results/quality.json` and `quality.md`."""
-    from benchmarks.quality import encoders, report
+    from benchmarks.quality import data, encoders, report
 
     parser = argparse.ArgumentParser(prog="run.py quality", description=__doc__)
     parser.add_argument("parts", nargs="*", default=PARTS, help=f"any of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--encoders", nargs="+", default=encoders.NAMES, choices=encoders.NAMES)
     parser.add_argument("--repeats", type=int, default=3, help="how often the texts are cut into 5 folds")
+    parser.add_argument("--sets", nargs="+", default=tuple(data.NAMES), choices=data.NAMES)
+    parser.add_argument("--examples", type=int, help="of a data set, at most, drawn at random (default: all)")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--work", type=Path, metavar="DIR", help="where models and features stay")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", metavar="DIR")

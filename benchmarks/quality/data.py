@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,15 @@ class DataSet:
     rows: np.ndarray
     labels: np.ndarray
     groups: np.ndarray
+
+    def sample(self, count: int | None) -> DataSet:
+        """Return `count` examples drawn at random, of the same texts; pairs are drawn by whole groups."""
+        if count is None or count >= len(self.rows):
+            return self
+        order = np.random.default_rng(0).permutation(np.unique(self.groups))
+        sizes = np.cumsum([np.sum(self.groups == group) for group in order])
+        kept = np.isin(self.groups, order[: int(np.searchsorted(sizes, count)) + 1])
+        return replace(self, rows=self.rows[kept], labels=self.labels[kept], groups=self.groups[kept])
 
 
 def read(name: str) -> DataSet:

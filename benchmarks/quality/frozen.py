@@ -14,18 +14,19 @@ from benchmarks.quality.report import Results
 def run(options, results: Results) -> None:
     """Score all embeddings of all encoders on all data sets; a data set's scores are stored at once."""
     for encoder in options.encoders:
-        sets = {name: data.read(name) for name in data.NAMES}
-        arrays = {name: features.read(one, encoder, options.work) for name, one in sets.items()}
-        for name, one in sets.items():
+        others = features.read(data.read("sms"), encoder, options.work)["levels"]
+        for name in options.sets:
+            one = data.read(name)
+            arrays = features.read(one, encoder, options.work)
+            one = one.sample(options.examples)
             stored = results.get("frozen", encoder, name) or {"scores": {}, "widths": {}, "examples": len(one.rows)}
             done = len(next(iter(stored["scores"].values()), []))
             folds = list(enumerate(probe.splits(one, options.repeats)))[done:]
             if not folds:
                 continue
             say(f"{encoder}: {len(folds)} folds of {name}")
-            others = arrays["sms"]["levels"]
-            found = Parallel(options.jobs)(delayed(_fold)(one, arrays[name], others, *fold) for fold in folds)
-            for label, (width, _) in features.contenders(name, arrays[name], others).items():
+            found = Parallel(options.jobs)(delayed(_fold)(one, arrays, others, *fold) for fold in folds)
+            for label, (width, _) in features.contenders(name, arrays, others).items():
                 stored["scores"].setdefault(label, []).extend(scores[label] for scores in found)
                 stored["widths"][label] = width
             results.store(stored, "frozen", encoder, name)

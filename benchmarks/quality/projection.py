@@ -34,10 +34,10 @@ def run(options, results: Results) -> None:
     """Train every head on every fold."""
     for encoder in options.encoders:
         for name in SETS:
-            if results.get("projection", encoder, name):
+            if name not in options.sets or results.get("projection", encoder, name):
                 continue
-            one = data.read(name)
-            levels = features.read(one, encoder, options.work)["levels"][one.rows[:, 0]].astype(np.float32)
+            one = data.read(name).sample(options.examples)
+            levels = features.read(data.read(name), encoder, options.work)["levels"][one.rows[:, 0]].astype(np.float32)
             found: dict[str, list[float]] = {}
             for number, (train, test) in enumerate(probe.splits(one, 1)):
                 say(f"{encoder}: heads on {name}, fold {number + 1}")
@@ -80,8 +80,9 @@ def _fold(one: data.DataSet, levels: np.ndarray, train: np.ndarray, test: np.nda
     contenders["trajectory, from the DCT, trained"] = path(False, True)
     for label, make in contenders.items():
         losses = _train(make(fit), one.labels, fit, _EPOCHS, seed, held)[1]
-        model, _ = _train(make(train), one.labels, train, int(np.argmin(losses)) + 1, seed)
-        guesses = model.predict(make(train)[0][test], verbose=0).argmax(axis=1)
+        made = make(train)
+        model, _ = _train(made, one.labels, train, int(np.argmin(losses)) + 1, seed)
+        guesses = model.predict(made[0][test], verbose=0).argmax(axis=1)
         yield label, float(np.mean(guesses == one.labels[test]))
 
 

@@ -1,9 +1,10 @@
 """Is the related word joined to the anchor by an arc of syntax? Beside offsets, chance and heads.
 
-UD English-EWT; words are joined by spaces, and punctuation is left out. A pair counts if either word is the other's head. All pairs begin
-with an anchor, so that only the second word differs: the related word of a reading; the previous and the next word; a
-random one; and the word that the anchor attends to most in one head, which is chosen on the odd sentences and scored on
-the even ones, as everything is (Clark et al. 2019, arXiv:1906.04341, §4, chose and scored heads on all words).
+UD English-EWT; words are joined by spaces, and punctuation is left out. A pair counts if either word is the other's
+head. All pairs begin with an anchor, so that only the second word differs: the related word of a reading; the previous
+and the next word; a random one; and the word that the anchor attends to most in one head, which is chosen on the odd
+sentences and scored on the even ones, as everything is (Clark et al. 2019, arXiv:1906.04341, §4, scored heads on all
+words).
 """
 
 from __future__ import annotations

@@ -224,7 +224,7 @@ def explain(
 
 
 def _pooling_of(layer: BertTrend, arguments: dict[str, str]) -> TrendPooling:
-    """Return the layer's trend pooling, with these arguments in place of its own; a published one if it has none."""
+    """Return the layer's trend pooling (the published one if it has none), with these arguments in place of its own."""
     pooling = next((leaf for leaf in leaves(layer.pooling) if isinstance(leaf, TrendPooling)), None)
     if pooling is None:
         return TrendPooling(layer.preprocessor.vocabulary.token_kinds, **arguments)
