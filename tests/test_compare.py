@@ -214,9 +214,9 @@ class TestFolds:
     def test_the_same_text_is_never_in_both_parts(self, layer, monkeypatch):
         seen = {}
 
-        def spy(features, baseline, y, splits, *arguments):
+        def spy(features, baseline, y, groups, splits, *arguments):
             seen["splits"] = splits
-            return original(features, baseline, y, splits, *arguments)
+            return original(features, baseline, y, groups, splits, *arguments)
 
         original = cross_validation.score_all
         monkeypatch.setattr(cross_validation, "score_all", spy)

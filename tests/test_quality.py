@@ -70,12 +70,13 @@ def test_a_treebank_is_read_and_its_arcs_join(tmp_path):
 
 
 def test_the_tables_have_every_row_and_the_interval(tmp_path):
-    results = report.Results(tmp_path, ["run"])
+    results = report.Results(tmp_path, "run.py quality --work DIR --repeats 1")
     scores = {"last_four_sum": [0.5, 0.6, 0.7], "trajectory": [0.6, 0.72, 0.8]}
     results.store({"scores": scores, "widths": dict.fromkeys(scores, 4), "examples": 9}, "frozen", "minilm", "trec")
     results.store({"mean": [0.5, 0.7]}, "fine_tuning", "minilm", "trec")
-    again = report.Results(tmp_path, ["another"])
+    again = report.Results(tmp_path, "another")
     assert again.get("frozen", "minilm", "trec")["scores"] == scores
     text = again.markdown()
     assert "| trajectory | 4 | 0.707 (+0.107" in text
+    assert "`run.py quality --repeats 1`" in text
     assert "| mean | 0.600 (0.500 … 0.700) |" in text

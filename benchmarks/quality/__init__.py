@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="quality-") as scratch:
         options.work = (options.work or Path(scratch)).resolve()
         options.work.mkdir(parents=True, exist_ok=True)
-        results = report.Results(options.output, ["python", "benchmarks/run.py", "quality", *argv])
+        results = report.Results(options.output, shlex.join(["python", "benchmarks/run.py", "quality", *argv]))
         for part in options.parts:
             module = __import__(f"benchmarks.quality.{part}", fromlist=["run"])
             module.run(options, results)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ METRICS = {"sms": "F1", "trec": "accuracy", "sst2": "accuracy", "qa": "MAP", "st
 class Results:
     """Results by part, encoder and data set, written to `quality.json` and `quality.md` whenever one is stored."""
 
-    def __init__(self, folder: Path, command: list[str]) -> None:
+    def __init__(self, folder: Path, command: str) -> None:
         self.folder = folder
         path = folder / f"{NAME}.json"
         self.all: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if not self.all:
             about = new_results(NAME)
-            self.all = {"command": shlex.join(command), "date": about["date"], "machine": about["machine"], "parts": {}}
+            command = re.sub(r" --(work|output) \S+", "", command)  # where files stay changes no result
+            self.all = {"command": command, "date": about["date"], "machine": about["machine"], "parts": {}}
 
     def get(self, *keys: str) -> Any:
         """Return what is stored under these keys, or `None`."""

@@ -172,7 +172,7 @@ class PoolingComparison:
                 "width": self.widths[name],
                 "mean": self.means[name],
                 "spread": self.spreads[name],
-                "difference_from_best": self.differences[name],
+                "difference_from_best": self.differences[name] and list(self.differences[name]),
                 "p_vs_best": None if _p(self, name) == "–" else self.p_values[name],
                 "scores": self.scores[name].tolist(),
                 "accuracies": self.accuracies[name].tolist(),

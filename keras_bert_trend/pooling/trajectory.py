@@ -42,8 +42,7 @@ class TrajectoryPooling(Pooling):
 
     A text without a real token gives the zero vector.
 
-    Source: this package. PCA: Pearson 1901; the rotation keeps what Jégou and Chum (2012, "Negative evidences and
-    co-occurrences in image retrieval", §3) observe whitening to amplify, the noise of the last components, small.
+    Source: this package; the projection is a principal component analysis (Pearson 1901).
 
     Args:
         dim: int or `None`. The width of the embedding. Defaults to `hidden_size`.
