@@ -81,8 +81,8 @@ class PoolingComparison:
             difference: there is no variance to test by.
         widths: dict. Pooling → the width of its embeddings; `None` for the baseline.
         metric: str. `"F1"`, `"macro-F1"`, `"accuracy"`, `"AUC"` or `"MAP"`.
-        positive: str, int, bool or `None`. The class to find, for `"F1"`, `"AUC"` and `"MAP"`; `None` with more than two
-            classes.
+        positive: str, int, bool or `None`. The class to find, for `"F1"`, `"AUC"` and `"MAP"`; `None` with more than
+            two classes.
         class_counts: dict. Class → number of texts.
         texts: int. The number of texts.
         groups: int. The number of groups, by default of different texts.
