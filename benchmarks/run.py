@@ -32,7 +32,7 @@ from benchmarks.peers import ENVIRONMENTS
 from benchmarks.tasks import TASKS, TRAIN_LENGTH, TRAIN_STEPS
 from keras_bert_trend import POOLING_NAMES
 
-ALONE = ("parity", "compare_poolings", "lora", "gpu")
+ALONE = ("parity", "compare_poolings", "quality", "lora", "gpu")
 USE_HUB = {"embed", "tokenize", "serve", "import", "memory"}  # tasks that read the SavedModels of Google's exporter
 DATA = (ROOT.parent / "shared" / "data" / "sms_spam.tsv", ROOT / "examples" / "data" / "sms_sample.tsv")
 

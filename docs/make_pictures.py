@@ -14,7 +14,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from keras_bert_trend import BertTrend, attention, compare_poolings, explain, layer_walk
+import numpy as np
+from matplotlib.figure import Figure
+
+from keras_bert_trend import (
+    BertTrend,
+    LayerPooling,
+    TrajectoryPooling,
+    attention,
+    compare_poolings,
+    embed,
+    explain,
+    layer_walk,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 SENTENCE = "He went to the bank by the river."
@@ -43,10 +55,37 @@ def draw_figures(layer: BertTrend, folder: Path) -> None:
         "attention_head": heads.plot(layer=1, head=5),
         "attention_overview": heads.plot_overview(),
         "layer_walk": layer_walk(SENTENCE, layer).plot(),
+        "trajectory": draw_trajectories(texts, labels, layer),
         "comparison": compare_poolings(texts, labels, layer, poolings=poolings, show_progress=False).plot(),
     }
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=100, bbox_inches="tight")
+
+
+def draw_trajectories(texts: list[str], labels: list[str], layer: BertTrend) -> Figure:
+    """Draw the way of every text through the layers, in the two dimensions of a trajectory pooling adapted to them.
+
+    The projection is linear, so that the sum over the first steps is a point on the way to the embedding.
+    """
+    layers = layer.encoder.config.num_layers + 1
+    levels = embed(texts, layer, pooling=LayerPooling(range(layers), combine="concat")).reshape(len(texts), layers, -1)
+    pooling = TrajectoryPooling(2)
+    pooling.adapt([levels])
+    mean, scale, kernel = map(np.array, (pooling.mean, pooling.scale, pooling.kernel))
+    steps = (np.diff(levels, axis=1) - mean) / scale
+    moves = np.einsum("nlh,lhd->nld", steps, kernel.reshape(*mean.shape, 2))
+    paths = np.cumsum(np.pad(moves, [(0, 0), (1, 0), (0, 0)]), axis=1)
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for label, colour in (("ham", "#1f6fb2"), ("spam", "#c8501e")):
+        own = paths[np.array(labels) == label]
+        axes.plot(*own.transpose(2, 1, 0), color=colour, alpha=0.2, linewidth=1)
+        axes.plot(*own.mean(axis=0).T, color=colour, linewidth=2.5, marker="o", label=f"{label}, mean")
+        axes.scatter(*own[:, -1].T, color=colour, s=18)
+    axes.set(title="From layer 0, at the origin, to the embedding: 70 messages, two dimensions, no labels used")
+    axes.set(xlabel="dimension 1", ylabel="dimension 2")
+    axes.legend()
+    return figure
 
 
 def draw_page(layer: BertTrend, folder: Path) -> None:

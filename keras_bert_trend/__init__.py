@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `_MODULES` says 
         PoolerPooling,
         Pooling,
         SecondToLast,
+        TrajectoryPooling,
         TrendPooling,
     )
     from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
@@ -72,6 +73,7 @@ _MODULES = {
     "Pooling": "pooling",
     "PoolingComparison": "evaluation.comparison",
     "SecondToLast": "pooling",
+    "TrajectoryPooling": "pooling",
     "TrendPooling": "pooling",
     "UnsupportedArchitectureError": "sources",
     "Vocabulary": "preprocessing",
@@ -112,6 +114,7 @@ __all__ = [
     "Pooling",
     "PoolingComparison",
     "SecondToLast",
+    "TrajectoryPooling",
     "TrendPooling",
     "UnsupportedArchitectureError",
     "Vocabulary",

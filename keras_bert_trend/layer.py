@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,7 +17,15 @@ from keras_bert_trend.encoder import INPUT_NAMES, BertEncoder
 from keras_bert_trend.encoder.bert_encoder import check_input_names
 from keras_bert_trend.encoder.ops import as_long_as, keep_mask
 from keras_bert_trend.encoder.rows import can_skip_padding, resized
-from keras_bert_trend.pooling import ConcatPooling, Pooling, TrendPooling, get_pooling, run_encoder
+from keras_bert_trend.pooling import (
+    LayerPooling,
+    Pooling,
+    TrajectoryPooling,
+    TrendPooling,
+    get_pooling,
+    leaves,
+    run_encoder,
+)
 from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
 from keras_bert_trend.preprocessing.segments import as_segments, flattened, is_batch, to_string_tensors
 
@@ -143,7 +152,9 @@ class BertTrend(keras.layers.Layer):
         self.pooling = get_pooling(pooling, token_kinds)
         self.return_all = return_all
         # Fails here, rather than in the first call, if the pooling does not fit the encoder.
-        self._embedding_dim = self.pooling.output_dim(encoder.config.hidden_size, encoder.config.num_layers)
+        shape = (encoder.config.hidden_size, encoder.config.num_layers)
+        self._embedding_dim = self.pooling.output_dim(*shape)
+        self.pooling.create_weights(*shape)
         if handle is not None:
             # Nothing else uses this encoder: a pooler that nobody reads would only be a weight without a gradient.
             encoder.train_pooler = return_all or self.pooling.needs.pooled_output
@@ -232,6 +243,48 @@ class BertTrend(keras.layers.Layer):
         if skip_padding:
             embedding.set_shape((texts, self.embedding_dim))
         return embedding
+
+    def adapt(
+        self, texts: Iterable[Any] | os.PathLike[str], *, batch_size: int = 64, show_progress: bool | None = False
+    ) -> None:
+        """Fit a `TrajectoryPooling` to texts, without labels; BERT stays as it is.
+
+        A few hundred texts of the kind to be embedded do; use the training texts alone if a head is evaluated later.
+        What was fitted before is lost. `.keras` files and exports hold the result.
+
+        Example:
+            >>> from keras_bert_trend import TrajectoryPooling
+            >>> layer = BertTrend("minilm", pooling=TrajectoryPooling(dim=4), trainable=False)
+            >>> layer.adapt(["I want an apple.", "See you at noon", "Win a prize now"])
+            >>> layer(["You have won a prize!"]).shape
+            TensorShape([1, 4])
+
+        Args:
+            texts: iterable of str, path or `tf.data.Dataset`. What `embed` accepts, or a dataset of strings, batched or
+                not.
+            batch_size: int. The number of texts per batch of the encoder. Defaults to 64.
+            show_progress: bool or `None`. Whether to show a progress bar on stderr; `None` shows it on a terminal.
+                Defaults to `False`.
+
+        Raises:
+            ValueError: if the pooling is not, and has no, `TrajectoryPooling`; if there are fewer than two texts; or as
+                `embed` does.
+        """
+        from keras_bert_trend.embedding.embed import embed_stream
+
+        adaptable = [pooling for pooling in leaves(self.pooling) if isinstance(pooling, TrajectoryPooling)]
+        if not adaptable:
+            raise ValueError(f"`adapt` fits a TrajectoryPooling, but `pooling` is {self.pooling.name!r}.")
+        if hasattr(texts, "as_numpy_iterator"):
+            texts = (text for batch in texts.as_numpy_iterator() for text in np.ravel(batch))
+        layers = range(self.encoder.config.num_layers + 1)
+        means = LayerPooling(layers, combine="concat")
+        chunks = embed_stream(
+            texts, self, pooling=means, chunk_size=1024, batch_size=batch_size, show_progress=show_progress
+        )
+        levels = (chunk.reshape(len(chunk), len(layers), -1) for chunk in chunks)
+        for pooling, each in zip(adaptable, itertools.tee(levels, len(adaptable)), strict=True):
+            pooling.adapt(each)
 
     def enable_lora(
         self, rank: int, lora_alpha: float | None = None, target: Sequence[str] = ("query", "value")
@@ -379,6 +432,4 @@ def _check_vocabulary(vocabulary: Vocabulary, encoder: BertEncoder) -> None:
 
 
 def _has_published_trend(pooling: Pooling) -> bool:
-    if isinstance(pooling, ConcatPooling):
-        return any(map(_has_published_trend, pooling.poolings))
-    return isinstance(pooling, TrendPooling) and pooling.measure == "log_ratio"
+    return any(isinstance(leaf, TrendPooling) and leaf.measure == "log_ratio" for leaf in leaves(pooling))

@@ -15,6 +15,7 @@ from keras_bert_trend import (
     BertTrend,
     LayerPooling,
     PoolingComparison,
+    TrajectoryPooling,
     compare_poolings,
     embed,
 )
@@ -23,6 +24,10 @@ from tests.common import V4
 from tests.test_explain import draw, visible_text
 
 pytest.importorskip("sklearn")
+
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from keras_bert_trend.evaluation import cross_validation
 from keras_bert_trend.evaluation.cross_validation import corrected_resampled_t_test, make_splits
@@ -65,7 +70,7 @@ class TestScores:
         assert result.class_counts == {"greeting": 12, "water": 16}
         assert result.means["mean"] > 0.9
         assert np.all(result.scores[BASELINE] == 0)
-        assert result.p_values[BASELINE] < 0.01
+        assert result.differences[BASELINE][2] < -0.5
 
     def test_random_labels_give_no_winner(self, layer):
         labels = np.random.default_rng(0).permutation(LABELS)
@@ -75,11 +80,8 @@ class TestScores:
 
     @pytest.mark.parametrize("classes", [2, 3])
     def test_they_are_scikit_learns(self, layer, classes):
-        from sklearn.linear_model import LogisticRegression
         from sklearn.metrics import f1_score, make_scorer
         from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
         from threadpoolctl import threadpool_limits
 
         y = np.array([(i + i // 5) % classes for i in range(len(TEXTS))])  # hard: scores other than 1
@@ -120,6 +122,82 @@ class TestScores:
             np.testing.assert_array_equal(quick(layer, n_jobs=2).scores["mean"], quick(layer).scores["mean"])
 
 
+class TestTrajectory:
+    def test_every_fold_adapts_to_its_own_training_part(self, layer):
+        """By hand: adapt to the training part, standardise, regress; beside another pooling, and for the control."""
+        labels = np.array([i % 3 for i in range(len(TEXTS))])
+        poolings = {
+            "path": TrajectoryPooling(4, seed=3),
+            "both": ["mean", TrajectoryPooling(4, seed=3, name="of both")],
+        }
+        result = quick(layer, labels=labels, poolings=poolings, folds=3, controls=True, metric="accuracy")
+        assert result.widths == {"path": 4, "path (control)": 4, "both": 36, "both (control)": 36, BASELINE: None}
+        levels = embed(TEXTS, layer, pooling=LayerPooling(range(4), combine="concat")).reshape(len(TEXTS), 4, -1)
+        mean = embed(TEXTS, layer, pooling="mean")
+        numbers = {text: number for number, text in enumerate(sorted(TEXTS))}
+        groups = np.array([numbers[text] for text in TEXTS])
+        splits = make_splits([0, 1, 2], labels, groups, folds=3, repeats=1, seed=0)
+        expected = {"path": [], "both": []}
+        for train, test in splits:
+            pooling = TrajectoryPooling(4, seed=3)
+            pooling.adapt([levels[train]])
+            path = np.array(pooling.project(levels))
+            for name, features in (("path", path), ("both", np.hstack([path, mean]))):
+                model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+                expected[name].append(model.fit(features[train], labels[train]).score(features[test], labels[test]))
+        for name, scores in expected.items():
+            np.testing.assert_allclose(result.scores[name], scores, atol=1e-6)
+
+    def test_an_adapted_layer_is_not_changed(self, layer):
+        pooling = TrajectoryPooling(4)
+        other = BertTrend(encoder=layer.encoder, preprocessor=layer.preprocessor, pooling=pooling)
+        other.adapt(TEXTS)
+        before = pooling.get_weights()
+        quick(other, poolings=[pooling])
+        for one, same in zip(pooling.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(one, same)
+
+
+class TestMetrics:
+    def test_auc_and_map_are_scikit_learns(self, layer):
+        from sklearn.metrics import average_precision_score, roc_auc_score
+
+        labels = np.random.default_rng(3).permutation(LABELS)
+        for metric in ("AUC", "MAP", "accuracy", "macro-F1"):
+            result = quick(layer, labels=labels, metric=metric, groups=np.arange(len(TEXTS)) // 4)
+            assert result.metric == metric
+            assert 0 < result.means["mean"] < 1
+        relevant, scores = np.array([1, 0, 0, 1, 0, 1, 1]) == 1, np.array([0.3, 0.9, 0.1, 0.2, 0.5, 0.6, 0.4])
+        groups = np.array([0, 0, 0, 1, 1, 2, 2])  # the last has nothing to be told apart from
+        expected = [average_precision_score(relevant[own], scores[own]) for own in ([0, 1, 2], [3, 4])]
+        assert cross_validation.mean_average_precision(relevant, scores, groups) == pytest.approx(np.mean(expected))
+        y, splits = np.arange(len(TEXTS)) % 2, [(np.arange(0, 20), np.arange(20, len(TEXTS)))]
+        rows = np.random.default_rng(0).normal(size=(len(TEXTS), 3))
+        found = cross_validation.score_all({"x": (None, rows)}, BASELINE, y, y, splits, "AUC", 1, 1.0)
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows[:20], y[:20])
+        assert found["x"].scores == pytest.approx([roc_auc_score(y[20:], model.decision_function(rows[20:]))])
+
+    def test_what_does_not_fit(self, layer):
+        for arguments, message in (
+            ({"metric": "F2"}, "`metric` must be one of"),
+            ({"metric": "MAP"}, "give `groups`"),
+            ({"metric": "F1", "labels": [i % 3 for i in range(len(TEXTS))]}, "needs two classes"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                quick(layer, **arguments)
+
+
+def test_recommendation_says_how_sure_it_is(result, layer):
+    advice = result.recommend()
+    names = [name for name in result.scores if name != BASELINE]
+    assert (advice.pooling, advice.second) == (result.best, names[1])
+    assert all(result.differences[name][2] >= 0 for name in advice.rivals)
+    assert advice.pooling in str(advice)
+    assert str(advice) in str(result)
+    assert "Take 200 or more" in str(result)
+    assert quick(layer).recommend().second is None
+
+
 class TestFolds:
     def test_groups_stay_together_and_classes_in_proportion(self):
         y, groups = np.repeat([0, 1], [40, 20]), np.arange(60) // 2
@@ -136,9 +214,9 @@ class TestFolds:
     def test_the_same_text_is_never_in_both_parts(self, layer, monkeypatch):
         seen = {}
 
-        def spy(features, baseline, y, splits, *arguments):
+        def spy(features, baseline, y, groups, splits, *arguments):
             seen["splits"] = splits
-            return original(features, baseline, y, splits, *arguments)
+            return original(features, baseline, y, groups, splits, *arguments)
 
         original = cross_validation.score_all
         monkeypatch.setattr(cross_validation, "score_all", spy)
@@ -156,24 +234,26 @@ class TestTest:
         from scipy import stats
 
         expected = stats.ttest_1samp(self.differences, 0).pvalue
-        assert corrected_resampled_t_test(self.differences, 0.0) == pytest.approx(expected)
+        assert corrected_resampled_t_test(self.differences, 0.0).p == pytest.approx(expected)
 
     def test_the_correction(self):
         """Nadeau and Bengio: 1/J becomes 1/J + n_test / n_train."""
         from scipy import stats
 
         t = stats.ttest_1samp(self.differences, 0).statistic * np.sqrt((1 / 5) / (1 / 5 + 1 / 4))
-        assert corrected_resampled_t_test(self.differences, 1 / 4) == pytest.approx(2 * stats.t.sf(t, 4))
-        assert corrected_resampled_t_test(-self.differences, 1 / 4) == pytest.approx(2 * stats.t.sf(t, 4))
+        assert corrected_resampled_t_test(self.differences, 1 / 4).p == pytest.approx(2 * stats.t.sf(t, 4))
+        assert corrected_resampled_t_test(-self.differences, 1 / 4).p == pytest.approx(2 * stats.t.sf(t, 4))
 
     def test_without_variance(self):
-        assert corrected_resampled_t_test(np.zeros(5), 1 / 4) == 1
-        assert corrected_resampled_t_test(np.ones(5), 1 / 4) == 0
+        assert corrected_resampled_t_test(np.zeros(5), 1 / 4) == (0, 0, 0, 1, 0.5)
+        without_spread = corrected_resampled_t_test(np.ones(5), 1 / 4)
+        assert without_spread[:3] == (1, 1, 1)
+        assert np.isnan([without_spread.p, without_spread.above]).all()
 
     def test_it_is_what_the_result_has(self, result):
         name = list(result.scores)[-2]
         differences = result.scores[result.best] - result.scores[name]
-        assert result.p_values[name] == corrected_resampled_t_test(differences, 1 / 3)
+        assert result.p_values[name] == corrected_resampled_t_test(differences, 1 / 3).p
 
 
 @pytest.mark.parametrize(
@@ -222,7 +302,7 @@ def test_a_fit_that_does_not_converge_is_a_note_not_a_warning(layer, monkeypatch
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = quick(layer)
-    (note,) = result.notes
+    note = result.notes[-1]
     assert "not converged" in note
     assert "mean (2)" in note
     assert note in str(result)
@@ -258,14 +338,16 @@ class TestViews:
         lines = str(result).split("\n")
         assert "28 texts in 28 groups; 2 classes: water 16, greeting 12" in lines
         start = next(i for i, line in enumerate(lines) if line.startswith("pooling"))
-        assert lines[start].split() == ["pooling", "width", "F1", "±", "accuracy", "p", "vs", "best"]
+        assert lines[start].split() == [
+            *("pooling", "width", "F1", "±", "accuracy", "vs", "best", "95", "%", "interval", "p")
+        ]
         rows = lines[start + 1 : start + 1 + len(result.scores)]
         assert [row.split("  ")[0] for row in rows] == list(result.scores)
         assert rows[0].split()[-1] == "best"
         for name, row in zip(result.scores, rows, strict=True):
             assert f" {result.means[name]:.3f}  {result.spreads[name]:.3f}" in row
         assert len({len(line) for line in (lines[start], *rows)}) == 1, "columns stand under each other"
-        assert repr(result) == f"<PoolingComparison of 11 poolings: best {result.best!r}>"
+        assert repr(result) == f"<PoolingComparison of {len(POOLING_NAMES)} poolings: best {result.best!r}>"
 
     def test_any_names(self, odd):
         for name in ODD:

@@ -36,6 +36,7 @@ DOORS = {
     "encoder.bert_encoder.BertEncoder.export_text_encoder": "export",
     "encoder.bert_encoder.BertEncoder.export_hugging_face": "export",
     "preprocessing.preprocessor.BertPreprocessor.export_text_preprocessing": "export",
+    "layer.BertTrend.adapt": "embedding",
 }
 
 

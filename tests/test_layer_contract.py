@@ -23,6 +23,7 @@ from keras_bert_trend import (
     LayerPooling,
     MeanPooling,
     Pooling,
+    TrajectoryPooling,
     TrendPooling,
 )
 from keras_bert_trend.encoder import INPUT_NAMES
@@ -96,6 +97,7 @@ class OneOfTheUsersOwn(Pooling):
 
 def preset(name):
     pooling = get_pooling(name, KINDS)
+    pooling.create_weights(CONFIG.hidden_size, CONFIG.num_layers)  # Keras's harness counts them before a call
     config = {key: value for key, value in pooling.get_config().items() if key not in ("name", "trainable", "dtype")}
     return type(pooling), config
 
@@ -107,6 +109,8 @@ POOLINGS = {
     "last_four_sum of tokens": (LastFourSum, {"level": "token"}),
     "last_four_concat of tokens": (LastFourConcat, {"level": "token"}),
     "trend of words": (TrendPooling, {"token_kinds": KINDS, "unit": "word", "aggregation": "attention"}),
+    "soft trend": (TrendPooling, {"token_kinds": KINDS, "measure": "signed_log", "aggregation": "soft"}),
+    "a trajectory that trains": (TrajectoryPooling, {"dim": 5, "hidden_size": 8, "num_layers": 1}),
     "several": (ConcatPooling, lambda policy: {"poolings": [MeanPooling(), ClsPooling()], "dtype": policy}),
     "the user's own": (OneOfTheUsersOwn, {"width": CONFIG.hidden_size}),
 }

@@ -170,12 +170,17 @@ def test_whole_batches_against_the_reference(seed, reading):
         np.testing.assert_allclose(got[row], expected, rtol=1e-5, atol=1e-5)
 
 
+def signed_log(x):
+    return np.sign(x) * np.log1p(np.abs(x))
+
+
 def test_smooth_trend_and_difference_against_numpy():
     outputs, mask, ids = random_case(3)
     chosen = TrendPooling(KINDS).select(outputs, mask, ids)
     rows = np.arange(len(ids))
     for measure, change in {
         "asinh": lambda first, last: np.arcsinh(last / 0.1) - np.arcsinh(first / 0.1),
+        "signed_log": lambda first, last: signed_log(last / 0.1) - signed_log(first / 0.1),
         "difference": lambda first, last: last - first,
     }.items():
         expected = 0
@@ -207,7 +212,7 @@ class TestEdges:
         assert np.any(got != 0)
 
     @pytest.mark.parametrize("ids", [[CLS, SEP], [CLS, SEP, PAD], [PAD, PAD, PAD]])
-    @pytest.mark.parametrize("aggregation", ["anchor_related", "attention"])
+    @pytest.mark.parametrize("aggregation", ["anchor_related", "soft", "attention"])
     @pytest.mark.parametrize("unit", ["token", "word"])
     def test_empty_text_is_the_zero_vector(self, ids, aggregation, unit):
         got, _ = self.pool(ids, aggregation=aggregation, unit=unit)
@@ -245,7 +250,7 @@ class TestWords:
     def test_without_pieces_words_are_tokens(self):
         outputs, mask, ids = random_case(2)
         ids = np.where(ids == PIECE, WORD, ids)
-        for aggregation in ("anchor_related", "attention"):
+        for aggregation in ("anchor_related", "soft", "attention"):
             token, word = (
                 TrendPooling(KINDS, unit=unit, aggregation=aggregation)(outputs, mask, input_word_ids=ids)
                 for unit in ("token", "word")
@@ -265,6 +270,40 @@ def test_attention_aggregation_against_numpy():
         np.testing.assert_allclose(got[row], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_soft_choice_becomes_the_hard_one_as_the_temperature_falls():
+    outputs, mask, ids = random_case(6, heads=12)
+    chosen = {
+        name: to_numpy(value)
+        for name, value in TrendPooling(KINDS).select(outputs, mask, ids).items()
+        if name != "pieces"
+    }
+    change = outputs["sequence_output"] - outputs["embedding_output"]
+    expected = np.stack(
+        [
+            change[row, chosen["anchor"][row]] * chosen["has_anchor"][row]
+            + chosen["votes"][row] / max(chosen["votes"][row].sum(), 1) @ change[row]
+            for row in range(len(ids))
+        ]
+    )
+    soft = TrendPooling(KINDS, measure="difference", aggregation="soft", temperature=1e-4)
+    np.testing.assert_allclose(soft(outputs, mask, input_word_ids=ids), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_soft_choice_has_a_gradient_to_attention():
+    outputs, mask, ids = random_case(7)
+    received = tf.constant(outputs["attention_received"])
+    for aggregation, temperature, flows in (("soft", 0.1, True), ("soft", 1e-4, True), ("anchor_related", 1, False)):
+        pooling = TrendPooling(KINDS, measure="signed_log", aggregation=aggregation, temperature=temperature)
+        with tf.GradientTape() as tape:
+            tape.watch(received)
+            pooled = pooling({**outputs, "attention_received": received}, mask, input_word_ids=ids)
+        gradient = tape.gradient(pooled, received)
+        assert (gradient is not None) is flows
+        assert not flows or np.isfinite(gradient).all()
+        if temperature == 0.1:
+            assert np.abs(gradient[:, 0]).max() > 1e-3
+
+
 def test_states_of_almost_nothing_have_the_published_trend_and_a_bounded_gradient():
     """A LayerNorm whose gain is 1e-33 makes them; MiniLM has two."""
     first = np.array([[0.3, -2e-33, 5e-33, 1e-37, 3e-20]], "float32")
@@ -279,7 +318,7 @@ def test_states_of_almost_nothing_have_the_published_trend_and_a_bounded_gradien
         assert np.abs(gradient).max() <= 1.01 / _EPSILON
 
 
-@given(st.integers(0, 10_000), st.sampled_from(["log_ratio", "asinh", "difference"]), st.integers(1, 5))
+@given(st.integers(0, 10_000), st.sampled_from(["log_ratio", "asinh", "signed_log", "difference"]), st.integers(1, 5))
 @settings(max_examples=40)
 def test_padding_and_batch_order_change_nothing(seed, measure, extra):
     outputs, mask, ids = random_case(seed)
@@ -305,7 +344,7 @@ def test_padding_and_batch_order_change_nothing(seed, measure, extra):
 
 @given(
     hnp.arrays(np.float32, (2, 16), elements=st.one_of(st.floats(-1e3, 1e3, width=32), st.sampled_from([0.0, 1e-38]))),
-    st.sampled_from(["log_ratio", "asinh", "difference"]),
+    st.sampled_from(["log_ratio", "asinh", "signed_log", "difference"]),
 )
 @settings(max_examples=80)
 def test_value_and_gradient_are_finite_for_any_states(states, measure):
@@ -320,7 +359,14 @@ def test_value_and_gradient_are_finite_for_any_states(states, measure):
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("reading", "heads"), ("measure", "log"), ("aggregation", "sum"), ("unit", "letter"), ("scale", 0.0)],
+    [
+        ("reading", "heads"),
+        ("measure", "log"),
+        ("aggregation", "sum"),
+        ("unit", "letter"),
+        ("scale", 0.0),
+        ("temperature", 0.0),
+    ],
 )
 def test_wrong_arguments(argument, value):
     with pytest.raises(ValueError, match=f"`{argument}`"):

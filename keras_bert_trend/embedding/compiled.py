@@ -51,6 +51,8 @@ def compiled_function(layer: BertTrend, poolings: dict[str, Any], jit_compile: b
     kept = _functions.setdefault(layer.encoder, {})
     kinds = layer.preprocessor.vocabulary.token_kinds
     layers = [get_pooling(pooling, kinds) for pooling in poolings.values()]
+    for pooling in layers:  # before anything is traced
+        pooling.create_weights(layer.encoder.config.hidden_size, layer.encoder.config.num_layers)
     # With the configurations: whoever sets an argument of a pooling after a call means the next call.
     configs = tuple(str(pooling.get_config()) for pooling in layers)
     key = (tuple(poolings.values()), configs, bool(jit_compile))

@@ -9,16 +9,25 @@ import html
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from keras_bert_trend._utils import check_count
 from keras_bert_trend.embedding.embed import embed
 from keras_bert_trend.embedding.texts import open_texts
+from keras_bert_trend.inspection.batch import as_layer
 from keras_bert_trend.inspection.drawing import BEST_COLOUR, aligned, draw_comparison, shortened
 from keras_bert_trend.layer import BertTrend
-from keras_bert_trend.pooling import POOLING_NAMES, Pooling
+from keras_bert_trend.pooling import (
+    POOLING_NAMES,
+    ConcatPooling,
+    LayerPooling,
+    Pooling,
+    TrajectoryPooling,
+    get_pooling,
+    leaves,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,6 +36,33 @@ if TYPE_CHECKING:
 BASELINE = "majority class"
 
 _CLASSES_SHOWN = 8
+_FEW_TEXTS = 200  # fewer tell poolings apart only if they differ by several points
+
+Metric = Literal["F1", "macro-F1", "accuracy", "AUC", "MAP"]
+
+
+class Recommendation(NamedTuple):
+    """What `PoolingComparison.recommend` advises; `str` of it is a sentence.
+
+    Attributes:
+        pooling: str. The pooling with the best mean score.
+        sure: float. The probability that it is truly better than the second best, by the corrected resampled t-test
+            with a flat prior; NaN if every fold has the same difference.
+        second: str or `None`. The second best; `None` if only one was compared.
+        rivals: tuple of str. The poolings whose 95 % interval of the difference from the best reaches zero.
+    """
+
+    pooling: str
+    sure: float
+    second: str | None
+    rivals: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.second is None:
+            return f"{self.pooling}: nothing else was compared."
+        sure = "in every fold alike" if np.isnan(self.sure) else f"with probability {self.sure:.2f}"
+        others = f" Not told apart from it: {', '.join(self.rivals)}." if self.rivals else ""
+        return f"{self.pooling}: better than {self.second} {sure}.{others}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,10 +75,14 @@ class PoolingComparison:
         scores: dict. Pooling → its score on every fold's test part, float64 array `(folds * repeats,)`, sorted by mean.
             The row "majority class", which ignores the texts, is ranked among them.
         accuracies: dict. Pooling → its accuracy on every fold's test part, whatever `metric` is.
-        p_values: dict. Pooling → p of the corrected resampled t-test against the best pooling; `None` for the best.
+        differences: dict. Pooling → its mean difference from the best pooling, and the lower and upper end of the 95 %
+            interval by the corrected resampled t-test; `None` for the best.
+        p_values: dict. Pooling → p of that test, two-sided; `None` for the best, NaN if every fold has the same
+            difference: there is no variance to test by.
         widths: dict. Pooling → the width of its embeddings; `None` for the baseline.
-        metric: str. `"F1"`, of the class `positive`, with two classes; `"macro-F1"` with more.
-        positive: str, int, bool or `None`. The class whose F1 is the score; `None` with more than two classes.
+        metric: str. `"F1"`, `"macro-F1"`, `"accuracy"`, `"AUC"` or `"MAP"`.
+        positive: str, int, bool or `None`. The class to find, for `"F1"`, `"AUC"` and `"MAP"`; `None` with more than
+            two classes.
         class_counts: dict. Class → number of texts.
         texts: int. The number of texts.
         groups: int. The number of groups, by default of different texts.
@@ -55,9 +95,10 @@ class PoolingComparison:
 
     scores: dict[str, np.ndarray]
     accuracies: dict[str, np.ndarray]
+    differences: dict[str, tuple[float, float, float] | None]
     p_values: dict[str, float | None]
     widths: dict[str, int | None]
-    metric: Literal["F1", "macro-F1"]
+    metric: Metric
     positive: Any
     class_counts: dict[Any, int]
     texts: int
@@ -82,6 +123,20 @@ class PoolingComparison:
     def spreads(self) -> dict[str, float]:
         """Pooling → standard deviation of the scores over the folds."""
         return {name: float(np.std(scores, ddof=1)) for name, scores in self.scores.items()}
+
+    def recommend(self) -> Recommendation:
+        """Name the pooling to take, and say how sure that is.
+
+        The best was chosen by the scores that it is judged by, so that the probability is somewhat too high.
+        """
+        from keras_bert_trend.evaluation.cross_validation import corrected_resampled_t_test
+
+        names = [name for name in self.scores if name != BASELINE]
+        if len(names) == 1:
+            return Recommendation(names[0], float("nan"), None, ())
+        best, second = names[:2]
+        test = corrected_resampled_t_test(self.scores[best] - self.scores[second], 1 / (self.folds - 1))
+        return Recommendation(best, test.above, second, tuple(n for n in names[1:] if self.differences[n][2] >= 0))
 
     def __str__(self) -> str:
         return _to_text(self)
@@ -117,7 +172,8 @@ class PoolingComparison:
                 "width": self.widths[name],
                 "mean": self.means[name],
                 "spread": self.spreads[name],
-                "p_vs_best": self.p_values[name],
+                "difference_from_best": self.differences[name] and list(self.differences[name]),
+                "p_vs_best": None if _p(self, name) == "–" else self.p_values[name],
                 "scores": self.scores[name].tolist(),
                 "accuracies": self.accuracies[name].tolist(),
             }
@@ -140,7 +196,9 @@ def compare_poolings(
     model: BertTrend | str | os.PathLike[str] = "minilm",
     *,
     poolings: Sequence[Any] | Mapping[str, Any] | None = None,
+    metric: Metric | None = None,
     positive: Any = None,
+    controls: bool = False,
     folds: int = 5,
     repeats: int = 1,
     groups: Iterable[Hashable] | None = None,
@@ -158,17 +216,19 @@ def compare_poolings(
     (`StratifiedGroupKFold`): if texts occur twice, as hundreds of the SMS Spam Collection do, a classifier would be
     rewarded for remembering them.
 
-    The score is the F1 of one class if there are two, else the macro-F1: the unweighted mean of the classes' F1.
+    A `TrajectoryPooling` is adapted anew to the training part of every fold, whatever it was adapted to before. Weights
+    of other poolings stay as they are: nothing is trained but the regressions.
 
-    `p_values` tests every pooling against the best, fold by fold, by the corrected resampled t-test (Nadeau and Bengio
-    2003, "Inference for the generalization error", Machine Learning 52; with repeated folds Bouckaert and Frank 2004,
-    PAKDD): for the `J = folds * repeats` differences `d`
+    `differences` and `p_values` compare every pooling with the best, fold by fold, by the corrected resampled t-test
+    (Nadeau and Bengio 2003, "Inference for the generalization error", Machine Learning 52; with repeated folds
+    Bouckaert and Frank 2004, PAKDD): for the `J = folds * repeats` differences `d`
 
         t = mean(d) / √((1/J + 1/(folds − 1)) · var(d)),   two-sided, with J − 1 degrees of freedom
 
     The second term corrects for the training texts that folds share, which the plain paired t-test assumes to be
     independent. Read p with care. With five folds the test is weak, so a large p does not show that two poolings are
     equal. The best pooling was chosen by these very scores. And p is not corrected for the number of comparisons.
+    `result.recommend()` puts it in a sentence. Below 200 texts a note warns that little can be told.
 
     Example:
         >>> spam = ["Win a prize now", "You have won a prize!", "Claim your prize: call now", "Win 500 pounds now"]
@@ -185,9 +245,16 @@ def compare_poolings(
             Defaults to `"minilm"`.
         poolings: sequence, dict or `None`. What to compare: names, `Pooling` layers, and lists of them (concatenated,
             in one row called "mean + trend"); or a dict that gives each a name. Defaults to all `POOLING_NAMES`.
-        positive: str, int, bool or `None`. The class whose F1 is the score, if there are two classes. Defaults to 1 for
-            labels 0 and 1, `True` for `False` and `True`, "1" for "0" and "1"; for other labels to the rarer class, or
-            to the one sorted last if both are equally frequent.
+        metric: str or `None`. The score: `"F1"` of `positive`; `"macro-F1"`, the unweighted mean of the classes' F1;
+            `"accuracy"`; `"AUC"`, the area under the ROC curve, with more than two classes the mean of each against the
+            rest; `"MAP"`, the mean over the `groups` of the average precision of `positive`, for ranking. Defaults to
+            `"F1"` with two classes and `"macro-F1"` with more.
+        positive: str, int, bool or `None`. The class to find, if there are two classes. Defaults to 1 for labels 0 and
+            1, `True` for `False` and `True`, "1" for "0" and "1"; for other labels to the rarer class, or to the one
+            sorted last if both are equally frequent.
+        controls: bool. Whether to add to every row with a `TrajectoryPooling` one of the same width that projects the
+            last four layers instead of the steps: the difference is what the path gains, not the projection. Defaults
+            to `False`.
         folds: int. The number of parts that the texts are cut into; each part is the test part once. Defaults to 5.
         repeats: int. How often the texts are cut, each time differently. Defaults to 1.
         groups: iterable or `None`. For every text a group that must not be split between training and test. Give groups
@@ -206,8 +273,9 @@ def compare_poolings(
         A `PoolingComparison`.
 
     Raises:
-        ValueError: if an argument has none of these values; if `texts`, `labels` and `groups` differ in length or are
-            empty; if there is only one class; or if a class has fewer groups than there are folds.
+        ValueError: if an argument has none of these values; if `metric` does not fit the classes or lacks `groups`; if
+            `texts`, `labels` and `groups` differ in length or are empty; if there is only one class; or if a class has
+            fewer groups than there are folds.
         ImportError: if scikit-learn is not installed (the extra `compare`).
     """
     try:
@@ -218,6 +286,7 @@ def compare_poolings(
     from keras_bert_trend.evaluation import cross_validation
 
     chosen = _named(poolings)
+    layer = as_layer(model, truncate=True, argument="model")
     for name, count, least in (("folds", folds, 2), ("repeats", repeats, 1)):
         check_count(name, count)
         if count < least:
@@ -228,6 +297,7 @@ def compare_poolings(
     if not texts:
         raise ValueError("`texts` is empty.")
     labels = _as_values("labels", labels, len(texts))
+    has_groups = groups is not None
     groups = map(_without_case_and_space, texts) if groups is None else _as_values("groups", groups, len(texts))
     classes, y = _numbered("labels", labels)
     if len(classes) < 2:
@@ -235,34 +305,28 @@ def compare_poolings(
     group_names, group_numbers = _numbered("groups", groups)
     counts = np.bincount(y)
     target = _positive(classes, counts, positive)
+    metric = _metric(metric, target, has_groups)
     splits = cross_validation.make_splits(classes, y, group_numbers, folds, repeats, seed)
 
-    arrays = embed(
-        texts,
-        model,
-        pooling=list(chosen.values()),
-        output="dict",
-        batch_size=batch_size,
-        show_progress=show_progress,
+    features, widths = _features(texts, layer, chosen, controls, batch_size, show_progress)
+    results = cross_validation.score_all(
+        features, BASELINE, y, group_numbers, splits, metric, target, C, n_jobs, show_progress
     )
-    features = dict(zip(chosen, arrays.values(), strict=True))
-    results = cross_validation.score_all(features, BASELINE, y, splits, target, C, n_jobs, show_progress)
 
     order = sorted(results, key=lambda name: -np.mean(results[name].scores))
     best = next(name for name in order if name != BASELINE)
+    tests = {
+        name: cross_validation.corrected_resampled_t_test(results[name].scores - results[best].scores, 1 / (folds - 1))
+        for name in order
+        if name != best
+    }
     return PoolingComparison(
         scores={name: results[name].scores for name in order},
         accuracies={name: results[name].accuracies for name in order},
-        p_values={
-            name: None
-            if name == best
-            else cross_validation.corrected_resampled_t_test(
-                results[best].scores - results[name].scores, 1 / (folds - 1)
-            )
-            for name in order
-        },
-        widths={name: features[name].shape[1] if name in features else None for name in order},
-        metric="macro-F1" if target is None else "F1",
+        differences={name: tests[name][:3] if name in tests else None for name in order},
+        p_values={name: tests[name].p if name in tests else None for name in order},
+        widths={name: widths.get(name) for name in order},
+        metric=metric,
         positive=None if target is None else classes[target],
         class_counts=dict(zip(classes, counts.tolist(), strict=True)),
         texts=len(texts),
@@ -271,7 +335,7 @@ def compare_poolings(
         repeats=repeats,
         seed=seed,
         C=float(C),
-        notes=tuple(_notes(order, {name: np.sum(~scores.converged) for name, scores in results.items()})),
+        notes=tuple(_notes(order, {name: np.sum(~scores.converged) for name, scores in results.items()}, len(texts))),
     )
 
 
@@ -306,6 +370,68 @@ def _name_of(pooling) -> str:
     raise ValueError(
         f"`poolings` must hold names out of {list(POOLING_NAMES)}, lists of them, or Pooling layers; got {pooling!r}."
     )
+
+
+def _features(texts, layer, chosen: Mapping[str, Any], controls: bool, batch_size: int, show_progress):
+    """Run the encoder once. Return row name → what each fold fits first, if anything, and its features; and the widths.
+
+    A row that is adapted has the token means of all layers as features, beside the embeddings it is concatenated with.
+    """
+    config, kinds = layer.encoder.config, layer.preprocessor.vocabulary.token_kinds
+    layers = range(config.num_layers + 1)
+    paths, others, run = {}, {}, {}
+    for name, value in chosen.items():
+        parts = leaves(get_pooling(value, kinds))
+        paths[name] = [part for part in parts if isinstance(part, TrajectoryPooling)]
+        others[name] = [part for part in parts if not isinstance(part, TrajectoryPooling)]
+        if not paths[name]:
+            run[name] = value
+        elif others[name]:
+            run[name] = ConcatPooling(others[name], name=f"beside_{len(run)}")
+    if any(paths.values()):
+        run[None] = LayerPooling(layers, combine="concat", name="all_layers")
+    embedded = embed(
+        texts, layer, pooling=list(run.values()), output="dict", batch_size=batch_size, show_progress=show_progress
+    )
+    arrays = dict(zip(run, embedded.values(), strict=True))
+
+    features, widths = {}, {}
+    for name in chosen:
+        for control in (False, True) if controls and paths[name] else (False,):
+            row = f"{name} (control)" if control else name
+            beside = arrays.get(name)
+            features[row], widths[row] = (None, beside), 0 if beside is None else beside.shape[1]
+            if paths[name]:
+                widths[row] += sum(path.output_dim(config.hidden_size, config.num_layers) for path in paths[name])
+                features[row] = _projected(paths[name], arrays[None], beside, config.num_layers, control)
+    return features, widths
+
+
+def _projected(paths: list[TrajectoryPooling], levels: np.ndarray, beside: np.ndarray | None, num_layers, control):
+    from sklearn.compose import ColumnTransformer
+
+    from keras_bert_trend.evaluation.projection import Trajectory
+
+    rows = levels if beside is None else np.hstack([levels, beside])
+    parts = [
+        (str(number), Trajectory(path.dim, path.seed, num_layers, control), slice(0, levels.shape[1]))
+        for number, path in enumerate(paths)
+    ]
+    parts.append(("beside", "passthrough", slice(levels.shape[1], rows.shape[1])))
+    return ColumnTransformer(parts), rows
+
+
+def _metric(metric: Metric | None, target: int | None, has_groups: bool) -> Metric:
+    """Return the metric, by default F1 of two classes and macro-F1 of more."""
+    if metric is None:
+        return "macro-F1" if target is None else "F1"
+    if metric not in get_args(Metric):
+        raise ValueError(f"`metric` must be one of {get_args(Metric)}, got {metric!r}.")
+    if target is None and metric in ("F1", "MAP"):
+        raise ValueError(f"`metric`={metric!r} needs two classes.")
+    if metric == "MAP" and not has_groups:
+        raise ValueError("`metric`='MAP' ranks within groups: give `groups`, one for every text (its question).")
+    return metric
 
 
 def _as_values(name: str, values, count: int) -> list:
@@ -353,10 +479,12 @@ def _positive(classes: list, counts: np.ndarray, positive) -> int | None:
     return 0 if counts[0] < counts[1] else 1
 
 
-def _notes(order: list[str], unfinished: dict[str, int]) -> Iterable[str]:
+def _notes(order: list[str], unfinished: dict[str, int], texts: int) -> Iterable[str]:
     """Yield notes on the result, given the names in order and how many fits of each did not converge."""
     from keras_bert_trend.evaluation.cross_validation import MAX_ITERATIONS
 
+    if texts < _FEW_TEXTS:
+        yield f"Warning: {texts} texts tell poolings apart only if they differ by several points. Take 200 or more."
     if order[0] == BASELINE:
         yield "No pooling scores better than the majority class, which looks at no text."
     where = ", ".join(f"{name} ({count})" for name, count in unfinished.items() if count)
@@ -391,7 +519,7 @@ def _to_html(comparison: PoolingComparison) -> str:
 
 def _table(comparison: PoolingComparison) -> list[list[str]]:
     """Return the header and a row for each pooling."""
-    rows = [["pooling", "width", comparison.metric, "±", "accuracy", "p vs best"]]
+    rows = [["pooling", "width", comparison.metric, "±", "accuracy", "vs best", "95 % interval", "p"]]
     for name in comparison.scores:
         rows.append(
             [
@@ -400,16 +528,24 @@ def _table(comparison: PoolingComparison) -> list[list[str]]:
                 f"{comparison.means[name]:.3f}",
                 f"{comparison.spreads[name]:.3f}",
                 f"{np.mean(comparison.accuracies[name]):.3f}",
+                *_difference(comparison, name),
                 _p(comparison, name),
             ]
         )
     return rows
 
 
+def _difference(comparison: PoolingComparison, name: str) -> tuple[str, str]:
+    found = comparison.differences[name]
+    return ("", "") if found is None else (f"{found[0]:+.3f}", f"{found[1]:+.3f} … {found[2]:+.3f}")
+
+
 def _p(comparison: PoolingComparison, name: str) -> str:
     p = comparison.p_values[name]
     if p is None:
         return "best"
+    if np.isnan(p):
+        return "–"
     return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
@@ -431,6 +567,7 @@ def _head(comparison: PoolingComparison) -> list[str]:
 
 def _foot(comparison: PoolingComparison) -> list[str]:
     return [
-        "p: corrected resampled t-test against the best. With few folds it is weak: a large p does not say equal.",
+        "Interval and p: corrected resampled t-test. With few folds it is weak: a large p does not say equal.",
+        str(comparison.recommend()),
         *comparison.notes,
     ]

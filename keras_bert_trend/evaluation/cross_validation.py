@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from joblib import Parallel, delayed
 from scipy import stats
+from sklearn.base import TransformerMixin, clone
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score, make_scorer
-from sklearn.model_selection import StratifiedGroupKFold, cross_validate
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from keras_bert_trend._utils import progress_bar
+
+Metric = Literal["F1", "macro-F1", "accuracy", "AUC", "MAP"]
 
 MAX_ITERATIONS = 1000  # scikit-learn's default of 100 is not always enough; it stops where it has converged
 
@@ -30,7 +34,7 @@ class Scores(NamedTuple):
     """The scores of one array of features, fold by fold.
 
     Attributes:
-        scores: float64 array `(splits,)`. F1 or macro-F1.
+        scores: float64 array `(splits,)`. The metric's.
         accuracies: float64 array `(splits,)`.
         converged: bool array `(splits,)`. Whether the fit converged.
     """
@@ -94,55 +98,108 @@ def make_splits(
 
 
 def score_all(
-    features: Mapping[str, np.ndarray],
+    features: Mapping[str, tuple[TransformerMixin | None, np.ndarray]],
     baseline: str,
     y: np.ndarray,
+    groups: np.ndarray,
     splits: list[tuple[np.ndarray, np.ndarray]],
+    metric: Metric,
     positive: int | None,
     inverse_regularization: float,
     n_jobs: int | None = None,
     show_progress: bool | None = False,
 ) -> dict[str, Scores]:
-    """Score every array of features, and a baseline without features, on every split.
+    """Score all features, and a baseline without features, on every split.
 
     Args:
-        features: dict. Name → float array `(n, width)`.
+        features: dict. Name → what is fitted to the training part before the standardisation, if anything, and float
+            array `(n, width)`.
         baseline: str. The name of the classifier that always predicts the most frequent class of the training part.
         y: int array `(n,)`. The classes.
+        groups: int array `(n,)`. What `"MAP"` ranks among.
         splits: list. Training and test rows.
-        positive: int or `None`. The class whose F1 is the score; `None` for the macro-F1.
+        metric: str. The score: `"F1"`, `"macro-F1"`, `"accuracy"`, `"AUC"` or `"MAP"`.
+        positive: int or `None`. The class of `"F1"` and `"MAP"`, and of `"AUC"` if there are two.
         inverse_regularization: float. scikit-learn's `C`.
         n_jobs: int or `None`. The number of processes, as in joblib. Defaults to `None`, no other process.
         show_progress: bool or `None`. Whether to show a progress bar; `None` shows it on a terminal. Defaults to
             `False`.
     """
-    f1 = {"average": "macro"} if positive is None else {"pos_label": positive}
-    scoring = {"score": make_scorer(f1_score, **f1, zero_division=0), "accuracy": "accuracy"}
     models = {name: _Regression(C=inverse_regularization, max_iter=MAX_ITERATIONS) for name in features}
     models[baseline] = DummyClassifier(strategy="most_frequent")
     results = {}
-    with progress_bar(show_progress, len(models) * len(splits), "Scoring") as advance:
+    with progress_bar(show_progress, len(models) * len(splits), "Scoring") as advance, Parallel(n_jobs) as parallel:
         for name, model in models.items():
-            result = cross_validate(
-                make_pipeline(StandardScaler(), model),
-                features.get(name, np.zeros((len(y), 1))),
-                y,
-                cv=splits,
-                scoring=scoring,
-                n_jobs=n_jobs,
-                return_estimator=True,
-                error_score="raise",
+            projection, rows = features.get(name, (None, np.zeros((len(y), 1))))
+            pipeline = make_pipeline(*([] if projection is None else [projection]), StandardScaler(), model)
+            found = parallel(
+                delayed(_score)(clone(pipeline), rows, y, groups, train, test, metric, positive)
+                for train, test in splits
             )
-            converged = np.array([getattr(fitted[-1], "converged_", True) for fitted in result["estimator"]])
-            results[name] = Scores(result["test_score"], result["test_accuracy"], converged)
+            results[name] = Scores(*map(np.array, zip(*found, strict=True)))
             advance(len(splits))
     return results
 
 
-def corrected_resampled_t_test(differences: np.ndarray, test_share: float) -> float:
-    """Return the two-sided p of paired differences between scores on resampled test parts.
+def _score(pipeline, rows, y, groups, train, test, metric, positive) -> tuple[float, float, bool]:
+    """Return the score and the accuracy on the test part, and whether the fit converged."""
+    pipeline.fit(rows[train], y[train])
+    predicted, truth = pipeline.predict(rows[test]), y[test]
+    accuracy = accuracy_score(truth, predicted)
+    if metric == "accuracy":
+        score = accuracy
+    elif metric == "F1":
+        score = f1_score(truth, predicted, pos_label=positive, zero_division=0)
+    elif metric == "macro-F1":
+        score = f1_score(truth, predicted, average="macro", zero_division=0)
+    else:
+        chances = pipeline.predict_proba(rows[test])
+        if positive is None:
+            score = roc_auc_score(truth, chances, multi_class="ovr")
+        elif metric == "AUC":
+            score = roc_auc_score(truth == positive, chances[:, positive])
+        else:
+            score = mean_average_precision(truth == positive, chances[:, positive], groups[test])
+    return score, accuracy, getattr(pipeline[-1], "converged_", True)
 
-    If all differences are equal, there is no variance to test with: p is 1 if they are zero, else 0.
+
+def mean_average_precision(relevant: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> float:
+    """Return the mean, over the groups that have both, of the average precision of the relevant among the others.
+
+    Args:
+        relevant: bool array `(n,)`.
+        scores: float array `(n,)`. Ranks within a group, greatest first.
+        groups: int array `(n,)`.
+    """
+    found = [
+        average_precision_score(relevant[own], scores[own])
+        for own in (groups == group for group in np.unique(groups))
+        if relevant[own].any() and not relevant[own].all()
+    ]
+    return float(np.mean(found)) if found else 0.0
+
+
+class Difference(NamedTuple):
+    """The corrected resampled t-test of the mean of paired differences.
+
+    Attributes:
+        mean: float. The mean difference.
+        low: float. The lower end of its 95 % interval.
+        high: float. The upper end.
+        p: float. Two-sided; NaN if all differences are equal and not zero: there is no variance to test by.
+        above: float. The probability that the true difference is above zero (Corani and Benavoli 2015, "A Bayesian
+            approach for comparing cross-validated algorithms", Machine Learning 100: with a flat prior the same t).
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    above: float
+
+
+def corrected_resampled_t_test(differences: np.ndarray, test_share: float) -> Difference:
+    """Test whether paired differences between scores on resampled test parts are zero on average.
 
     Args:
         differences: float array `(n,)`. One for every test part, at least two.
@@ -150,8 +207,11 @@ def corrected_resampled_t_test(differences: np.ndarray, test_share: float) -> fl
 
     Source: Nadeau and Bengio 2003, "Inference for the generalization error", Machine Learning 52, §5.
     """
-    count, mean, variance = len(differences), np.mean(differences), np.var(differences, ddof=1)
+    count, mean, variance = len(differences), float(np.mean(differences)), np.var(differences, ddof=1)
     if variance == 0:
-        return 1.0 if mean == 0 else 0.0
-    t = mean / np.sqrt((1 / count + test_share) * variance)
-    return float(2 * stats.t.sf(abs(t), count - 1))
+        return Difference(mean, mean, mean, np.nan if mean else 1.0, np.nan if mean else 0.5)
+    spread = np.sqrt((1 / count + test_share) * variance)
+    half = spread * stats.t.ppf(0.975, count - 1)
+    t = mean / spread
+    p, above = 2 * stats.t.sf(abs(t), count - 1), stats.t.cdf(t, count - 1)
+    return Difference(mean, float(mean - half), float(mean + half), float(p), float(above))

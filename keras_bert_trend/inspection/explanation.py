@@ -15,7 +15,7 @@ from keras_bert_trend._utils import check_count
 from keras_bert_trend.inspection.batch import EncodedBatch, TokenizedText, Word, as_layer, as_texts, encode_batches
 from keras_bert_trend.inspection.drawing import ROLE_COLOURS, aligned, draw_explanation, largest, one_line, to_json
 from keras_bert_trend.layer import BertTrend
-from keras_bert_trend.pooling import Pooling, TrendPooling
+from keras_bert_trend.pooling import TrendPooling, leaves
 from keras_bert_trend.pooling.names import Aggregation, Measure, Reading, Unit
 from keras_bert_trend.preprocessing.vocabulary import PUNCTUATION
 
@@ -73,9 +73,9 @@ class Explanation:
         truncated: int. The number of tokens cut off because the text is too long for the layer.
         reading: str. `"published"`, `"layers"` or `"all"`: the rows of attention that are read.
         unit: str. `"token"` or `"word"`.
-        measure: str. `"log_ratio"`, `"asinh"` or `"difference"`: how a trend is measured.
-        aggregation: str. With `"anchor_related"` the embedding is the sum of the two trends. With `"attention"` it is
-            the mean of all candidates' trends, weighted by the last row; anchor and related word then only show which
+        measure: str. `"log_ratio"`, `"asinh"`, `"signed_log"` or `"difference"`: how a trend is measured.
+        aggregation: str. With `"anchor_related"` the embedding is the sum of the two trends. With `"soft"` and
+            `"attention"` it is a weighted sum of all candidates' trends; anchor and related word then only show which
             words lead.
     """
 
@@ -198,8 +198,8 @@ def explain(
             (the blocks, each the mean of its heads) or `"all"` (every head of every block). Defaults to the layer's,
             else `"published"`.
         unit: str or `None`. What competes: `"token"` or `"word"`. Defaults to the layer's, else `"token"`.
-        measure: str or `None`. The trend from first state to last: `"log_ratio"`, `"asinh"` or `"difference"`. Defaults
-            to the layer's, else `"log_ratio"`.
+        measure: str or `None`. The trend from first state to last: `"log_ratio"`, `"asinh"`, `"signed_log"` or
+            `"difference"`. Defaults to the layer's, else `"log_ratio"`.
         batch_size: int. The number of texts per batch of the encoder. Defaults to 32.
         truncate: bool. With a handle, trim texts that are longer than the model instead of raising an error. Defaults
             to `False`.
@@ -225,18 +225,12 @@ def explain(
 
 def _pooling_of(layer: BertTrend, arguments: dict[str, str]) -> TrendPooling:
     """Return the layer's trend pooling (the published one if it has none), with these arguments in place of its own."""
-    pooling = _find_trend(layer.pooling)
+    pooling = next((leaf for leaf in leaves(layer.pooling) if isinstance(leaf, TrendPooling)), None)
     if pooling is None:
         return TrendPooling(layer.preprocessor.vocabulary.token_kinds, **arguments)
-    own = {name: getattr(pooling, name) for name in ("reading", "unit", "measure", "aggregation", "scale")}
+    names = ("reading", "unit", "measure", "aggregation", "scale", "temperature")
+    own = {name: getattr(pooling, name) for name in names}
     return TrendPooling(pooling.token_kinds, **{**own, **arguments}) if arguments else pooling
-
-
-def _find_trend(pooling: Pooling) -> TrendPooling | None:
-    """Return the first trend pooling in concatenations of any depth."""
-    if isinstance(pooling, TrendPooling):
-        return pooling
-    return next(filter(None, map(_find_trend, getattr(pooling, "poolings", ()))), None)
 
 
 def _explain_batch(batch: EncodedBatch, pooling: TrendPooling) -> list[Explanation]:

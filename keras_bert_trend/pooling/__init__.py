@@ -14,7 +14,7 @@ from keras_bert_trend._utils import lazy_attributes
 
 if TYPE_CHECKING:
     from keras_bert_trend.pooling.base import Needs, Pooling, hidden_states, masked_mean, run_encoder
-    from keras_bert_trend.pooling.concat import ConcatPooling
+    from keras_bert_trend.pooling.concat import ConcatPooling, leaves
     from keras_bert_trend.pooling.last_layer import (
         ClsPooling,
         MaxPooling,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         LayerPooling,
         SecondToLast,
     )
+    from keras_bert_trend.pooling.trajectory import TrajectoryPooling
     from keras_bert_trend.pooling.trend import TrendPooling
 
 _MODULES = {
@@ -45,8 +46,10 @@ _MODULES = {
     "PoolerPooling": "last_layer",
     "Pooling": "base",
     "SecondToLast": "layer_mix",
+    "TrajectoryPooling": "trajectory",
     "TrendPooling": "trend",
     "hidden_states": "base",
+    "leaves": "concat",
     "masked_mean": "base",
     "run_encoder": "base",
 }
@@ -66,9 +69,11 @@ __all__ = [
     "PoolerPooling",
     "Pooling",
     "SecondToLast",
+    "TrajectoryPooling",
     "TrendPooling",
     "get_pooling",
     "hidden_states",
+    "leaves",
     "masked_mean",
     "run_encoder",
 ]
@@ -79,6 +84,7 @@ __getattr__ = lazy_attributes(__name__, _MODULES)
 _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "trend": ("TrendPooling", {}),
     "smooth_trend": ("TrendPooling", {"measure": "asinh"}),
+    "trajectory": ("TrajectoryPooling", {}),
     "last_four_sum": ("LastFourSum", {}),
     "last_four_concat": ("LastFourConcat", {}),
     "cls": ("ClsPooling", {}),

@@ -95,8 +95,8 @@ class Pooling(keras.layers.Layer):
 
     Subclass it, implement `compute` with `keras.ops`, and set `needs` if it reads more than the hidden states. Override
     `output_dim` if the result is not `hidden_size` wide, and `get_config` if the constructor has arguments. `compute`
-    must ignore padding. Create trainable weights in `__init__` (`add_weight`); `BertTrend`'s `dtype` does not apply to
-    them, so cast them to the states' dtype.
+    must ignore padding. Create weights in `__init__` (`add_weight`), or in `create_weights` if their shapes depend on
+    the encoder; `BertTrend`'s `dtype` does not apply to them, so cast them to the states' dtype.
 
     Example:
         >>> from keras_bert_trend.pooling import Needs, hidden_states, masked_mean
@@ -129,7 +129,9 @@ class Pooling(keras.layers.Layer):
         super().__init_subclass__(**kwargs)
         if "build" in vars(cls):
             # Keras builds by the shapes of a call, of which a pooling has dozens, and `BertTrend` is complete before.
-            raise TypeError(f"{cls.__name__}.build would never be called: create the weights in __init__.")
+            raise TypeError(
+                f"{cls.__name__}.build would never be called: create the weights in __init__ or create_weights."
+            )
         for hook, argument in _FORMER_HOOKS.items():
             if hook in vars(cls):
                 raise TypeError(
@@ -145,6 +147,9 @@ class Pooling(keras.layers.Layer):
     def build(self, *args, **kwargs) -> None:
         """Do nothing: no weight depends on the input's shape."""
 
+    def create_weights(self, hidden_size: int, num_layers: int) -> None:
+        """Create the weights whose shapes depend on the encoder; called before every call, so create them once."""
+
     def compute(self, outputs: Mapping, input_mask, input_word_ids=None):
         """Return the pooled tensor; override this."""
         raise NotImplementedError
@@ -152,6 +157,11 @@ class Pooling(keras.layers.Layer):
     def output_dim(self, hidden_size: int, num_layers: int) -> int:
         """Return the width of the result for an encoder of this shape."""
         return hidden_size
+
+    def __call__(self, outputs, *args, **kwargs):
+        """Create the weights first: a call may be traced, where none can be made."""
+        self.create_weights(outputs["sequence_output"].shape[-1], len(outputs["encoder_outputs"]))
+        return super().__call__(outputs, *args, **kwargs)
 
     def call(self, outputs, input_mask, input_word_ids=None):
         needed = self.needs.outputs

@@ -35,6 +35,11 @@ class ConcatPooling(Pooling):
         """What any of the poolings needs."""
         return Needs.join([pooling.needs for pooling in self.poolings])
 
+    def create_weights(self, hidden_size: int, num_layers: int) -> None:
+        """Create those of the poolings."""
+        for pooling in self.poolings:
+            pooling.create_weights(hidden_size, num_layers)
+
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, sum of the widths)`."""
         return ops.concatenate(
@@ -54,3 +59,10 @@ class ConcatPooling(Pooling):
     def from_config(cls, config: dict[str, Any]) -> ConcatPooling:
         poolings = [keras.saving.deserialize_keras_object(pooling) for pooling in config["poolings"]]
         return cls(**{**config, "poolings": poolings})
+
+
+def leaves(pooling: Pooling) -> list[Pooling]:
+    """Return the poolings that are concatenated, at any depth; of another pooling itself."""
+    if isinstance(pooling, ConcatPooling):
+        return [leaf for part in pooling.poolings for leaf in leaves(part)]
+    return [pooling]

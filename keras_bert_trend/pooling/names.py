@@ -3,6 +3,6 @@
 from typing import Literal
 
 Reading = Literal["published", "layers", "all"]
-Measure = Literal["log_ratio", "asinh", "difference"]
-Aggregation = Literal["anchor_related", "attention"]
+Measure = Literal["log_ratio", "asinh", "signed_log", "difference"]
+Aggregation = Literal["anchor_related", "soft", "attention"]
 Unit = Literal["token", "word"]

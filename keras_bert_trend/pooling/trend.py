@@ -34,9 +34,17 @@ class TrendPooling(Pooling):
     3. **Related word**: among the rows whose argmax is the anchor, the most frequent runner-up; ties go to the first.
     4. **Trend** of a token, by `measure`: `"log_ratio"`: `log(H[L, t] / H[0, t])`, 0 where the ratio is negative or
        either state is zero (published); `"asinh"`: `asinh(H[L, t] / s) − asinh(H[0, t] / s)`, which keeps the sign
-       and has a bounded gradient: made for training; `"difference"`: `H[L, t] − H[0, t]`.
-    5. **Embedding**, by `aggregation`: `"anchor_related"`: trend(anchor) + trend(related) (published); `"attention"`:
-       `Σ_k w_k · trend(k)` over all candidates, `w` = `r[last]` normalised to sum 1.
+       and has a bounded gradient: made for training; `"signed_log"`: the same of `sign(h) · log1p(|h| / s)`, which
+       grows as slowly from zero on; `"difference"`: `H[L, t] − H[0, t]`.
+    5. **Embedding**, by `aggregation`: `"anchor_related"`: trend(anchor) + trend(related) (published); `"soft"`:
+       `Σ_k (a_k + b_k) · trend(k)` over all candidates, where the choice of the two words has a gradient;
+       `"attention"`: `Σ_k w_k · trend(k)`, `w` = `r[last]` normalised to sum 1.
+
+    The soft choice follows steps 2 and 3 with a softmax over the candidates in place of each argmax, at temperature τ:
+    the anchor `a = softmax(r[last] / τ)`; how much row `i` votes, `v_i = Σ_k a_k · softmax(r[i] / τ)_k`; its runner-up
+    `u_i = softmax((r[i] + log(1 − a)) / τ)`; the related word `b = Σ_i v_i · u_i / Σ_i v_i`. As τ → 0, `a` is the
+    anchor, and `b` the runner-ups of the rows that it leads, each by its share of the votes: their majority is the
+    published related word.
 
     One candidate gives its trend alone. Without a candidate (only punctuation) the real non-special tokens take
     their place. A text without those, the empty text, gives the zero vector. The value and its gradient are always
@@ -47,17 +55,19 @@ class TrendPooling(Pooling):
 
     Sources: Yuli Vasiliev, "Discovering trends in BERT embeddings of different levels for the task of semantic context
     determining" (December 2022) and "Generating sentence-level embedding based on the trends in token-level BERT
-    embeddings" (January 2023); code: github.com/nlptechbook/BERTembeddings. The `asinh` measure, `layers`, `all`,
-    `attention` and `word` are this package's.
+    embeddings" (January 2023); code: github.com/nlptechbook/BERTembeddings. The measures `asinh` and `signed_log`,
+    `layers`, `all`, `soft`, `attention` and `word` are this package's.
 
     Args:
         token_kinds: what each token id is: uint8 `(vocabulary size,)`, `Vocabulary.token_kinds`.
         reading: `"published"`, `"layers"` or `"all"`.
-        measure: `"log_ratio"`, `"asinh"` or `"difference"`.
-        aggregation: `"anchor_related"` or `"attention"`.
+        measure: `"log_ratio"`, `"asinh"`, `"signed_log"` or `"difference"`.
+        aggregation: `"anchor_related"`, `"soft"` or `"attention"`.
         unit: `"token"` (published), or `"word"`: the attention received by a word is summed over its pieces, and its
             states are averaged.
-        scale: `s` of the `asinh` measure.
+        scale: `s` of the measures `asinh` and `signed_log`.
+        temperature: float. τ of the soft choice, in units of attention received: 1 is what a token receives on average.
+            Defaults to 0.1.
         **kwargs: those of `keras.layers.Layer`.
 
     Raises:
@@ -73,6 +83,7 @@ class TrendPooling(Pooling):
         aggregation: Aggregation = "anchor_related",
         unit: Unit = "token",
         scale: float = 0.1,
+        temperature: float = 0.1,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
@@ -84,14 +95,16 @@ class TrendPooling(Pooling):
         ):
             if value not in get_args(allowed):
                 raise ValueError(f"`{name}` must be one of {get_args(allowed)}, got {value!r}.")
-        if not scale > 0:
-            raise ValueError(f"`scale` must be positive, got {scale!r}.")
+        for name, value in (("scale", scale), ("temperature", temperature)):
+            if not value > 0:
+                raise ValueError(f"`{name}` must be positive, got {value!r}.")
         self.token_kinds = _parse_kinds(token_kinds)
         self.reading = reading
         self.measure = measure
         self.aggregation = aggregation
         self.unit = unit
         self.scale = float(scale)
+        self.temperature = float(temperature)
 
     @property
     def needs(self) -> Needs:
@@ -111,8 +124,8 @@ class TrendPooling(Pooling):
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, hidden)`."""
         chosen = self.select(outputs, input_mask, input_word_ids)
-        if self.aggregation == "attention":
-            embedding = self._attention_weighted(*_first_and_last(outputs), chosen)
+        if self.aggregation != "anchor_related":
+            embedding = self._weighted(*_first_and_last(outputs), chosen)
         else:
             trends = self.trends(outputs, chosen)
             embedding = trends["anchor"] + trends["related"]
@@ -218,7 +231,8 @@ class TrendPooling(Pooling):
         one = ops.ones_like(last)
         return self._change(ops.where(exists, first, one), ops.where(exists, last, one))
 
-    def _attention_weighted(self, first, last, chosen):
+    def _weighted(self, first, last, chosen):
+        """Return the sum of all candidates' trends, weighted by attention or by the soft choice: `(batch, hidden)`."""
         if chosen["pieces"] is not None:
             weights = ops.cast(chosen["pieces"], last.dtype)
             count = ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1.0)
@@ -228,10 +242,30 @@ class TrendPooling(Pooling):
         change = self._change(
             ops.where(candidates[:, :, None], first, one), ops.where(candidates[:, :, None], last, one)
         )
-        weights = ops.cast(ops.where(candidates, chosen["rows"][:, -1], 0.0), last.dtype)
-        total = ops.sum(weights, axis=-1, keepdims=True)
-        weights = weights / ops.where(total > 0, total, ops.ones_like(total))
+        rows = ops.cast(chosen["rows"], last.dtype)
+        if self.aggregation == "soft":
+            weights = self._soft_choice(rows, candidates)
+        else:
+            received = ops.where(candidates, rows[:, -1], 0.0)
+            total = ops.sum(received, axis=-1, keepdims=True)
+            weights = received / ops.where(total > 0, total, ops.ones_like(total))
         return ops.sum(weights[:, :, None] * change, axis=1)
+
+    def _soft_choice(self, rows, candidates):
+        """Return the candidates' weights as anchor and as related word, summed: `(batch, seq)`."""
+
+        def softmax(scores, among):
+            shares = ops.softmax(ops.where(among, scores / self.temperature, -1e9), axis=-1)
+            return ops.where(among, shares, 0.0)  # nothing where there is no candidate
+
+        anchor = softmax(rows[:, -1], candidates)  # (batch, seq)
+        leads = softmax(rows, candidates[:, None, :])  # (batch, rows, seq)
+        votes = ops.sum(leads * anchor[:, None, :], axis=-1, keepdims=True)  # (batch, rows, 1)
+        several = ops.sum(ops.cast(candidates, "int32"), axis=-1) > 1
+        among = ops.logical_and(candidates, several[:, None])[:, None, :]
+        others = ops.log(ops.maximum(1 - anchor, _EPSILON))[:, None, :]
+        related = ops.sum(votes * softmax(rows + others, among), axis=1) / ops.maximum(ops.sum(votes, axis=1), _EPSILON)
+        return anchor + related
 
     def _change(self, first, last):
         """Measure the change from `first` to `last`, element by element: step 4."""
@@ -239,6 +273,8 @@ class TrendPooling(Pooling):
             return last - first
         if self.measure == "asinh":
             return asinh(last / self.scale) - asinh(first / self.scale)
+        if self.measure == "signed_log":
+            return _signed_log(last / self.scale) - _signed_log(first / self.scale)
         # Signs, not a product: the product of two tiny states would underflow to zero.
         defined = ops.sign(first) * ops.sign(last) > 0
         one = ops.ones_like(last)
@@ -260,6 +296,7 @@ class TrendPooling(Pooling):
             "aggregation": self.aggregation,
             "unit": self.unit,
             "scale": self.scale,
+            "temperature": self.temperature,
         }
 
 
@@ -273,6 +310,12 @@ def _parse_kinds(token_kinds) -> np.ndarray:
             f"(`Vocabulary.token_kinds`); got shape {kinds.shape}, dtype {kinds.dtype}."
         )
     return kinds.astype(np.uint8)
+
+
+def _signed_log(x):
+    """Return `sign(x) · log1p(|x|)`, whose gradient is `1 / (1 + |x|)`, at zero too."""
+    sign = ops.where(x < 0, -ops.ones_like(x), ops.ones_like(x))
+    return sign * ops.log1p(sign * x)
 
 
 def _first_and_last(outputs):
