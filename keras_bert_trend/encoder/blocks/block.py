@@ -68,10 +68,10 @@ class Block:
 
         (Devlin et al. 2019, figure 2; Lan et al. 2020, arXiv:1909.11942, §3.1; Clark et al. 2020, arXiv:2003.10555.)
         """
-        x = do.lookup("embeddings/word_embeddings", "input_word_ids")
+        terms = [do.lookup("embeddings/word_embeddings", "input_word_ids")]
         if config.type_vocab_size:
-            x = do.add(x, do.lookup("embeddings/token_type_embeddings", "input_type_ids"))
-        x = do.add(x, do.positions("embeddings/position_embeddings"))
+            terms.append(do.lookup("embeddings/token_type_embeddings", "input_type_ids"))
+        x = do.add(*terms, do.positions("embeddings/position_embeddings"))
         x = do.drop(do.norm("embeddings/LayerNorm", x))
         if config.embedding_size == config.hidden_size:
             return x

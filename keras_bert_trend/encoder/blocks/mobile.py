@@ -88,8 +88,8 @@ class Mobile(Block):
         """Return `Norm([word of next, word, word before] W + type + position)`."""
         x = do.neighbours(do.lookup("embeddings/word_embeddings", "input_word_ids"))
         x = do.dense("embeddings/embedding_transformation", x)
-        x = do.add(x, do.lookup("embeddings/token_type_embeddings", "input_type_ids"))
-        x = do.add(x, do.positions("embeddings/position_embeddings"))
+        types = do.lookup("embeddings/token_type_embeddings", "input_type_ids")
+        x = do.add(x, types, do.positions("embeddings/position_embeddings"))
         return do.drop(do.norm("embeddings/LayerNorm", x))
 
     @staticmethod
