@@ -15,11 +15,13 @@ class Block:
     Attributes:
         fields: fields of `BertConfig` that are this kind's own; they keep their defaults in all other kinds.
         hidden_dropouts: how often `compute` drops hidden states.
+        reads_next_token: whether a token's embedding depends on the token after it, be it padding.
         hugging_face: Hugging Face's `model_type` of encoders with such blocks, or `None`.
     """
 
     fields: tuple[str, ...] = ()
     hidden_dropouts = 2
+    reads_next_token = False
     hugging_face: str | None = None
 
     @staticmethod

@@ -21,6 +21,7 @@ class Mobile(Block):
 
     fields = ("bottleneck_size", "num_feed_forwards", "normalization")
     hidden_dropouts = 1
+    reads_next_token = True
     hugging_face = "mobilebert"
 
     @staticmethod

@@ -121,7 +121,7 @@ def _make_up_inputs(config: BertConfig, batch: int, length: int) -> dict[str, np
     return {
         "input_word_ids": generator.integers(config.vocab_size, size=mask.shape),
         "input_mask": mask,
-        "input_type_ids": generator.integers(config.type_vocab_size, size=mask.shape),
+        "input_type_ids": generator.integers(config.type_vocab_size or 2, size=mask.shape),
     }
 
 
