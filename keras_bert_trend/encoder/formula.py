@@ -30,7 +30,7 @@ class Algebra:
         raise NotImplementedError
 
     def positions(self, name: str):
-        """Return the rows of a table that belong to positions 0, 1, 2, …"""
+        """Return the rows of a table that belong to the positions, from 0 on."""
         raise NotImplementedError
 
     def neighbours(self, x):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import keras
-from keras import ops
 
 from keras_bert_trend.encoder.formula import Algebra
 from keras_bert_trend.encoder.ops import activation, dense, layer_norm, scale_and_shift

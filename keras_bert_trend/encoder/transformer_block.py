@@ -212,8 +212,8 @@ class TransformerBlock(keras.layers.Layer):
 class _Run(KerasAlgebra):
     """Keras runs a block's formula: states are rows, matrices of tokens.
 
-    Not `(batch, seq, …)`: a reshape between a product, its bias, its activation and the sum with the residual would keep
-    TensorFlow from fusing them.
+    Not `(batch, seq, …)`: a reshape between a product, its bias, its activation and the sum with the residual would
+    keep TensorFlow from fusing them.
     """
 
     def __init__(self, block: TransformerBlock, x, input_mask, positions, tokens, dropout, training) -> None:

@@ -210,8 +210,7 @@ class _TensorFlow(Algebra):
 
     def attention(self, query, key, value, mixes=None):
         query, key, value = (
-            self.dense(f"attention/self/{role}", x)
-            for role, x in (("query", query), ("key", key), ("value", value))
+            self.dense(f"attention/self/{role}", x) for role, x in (("query", query), ("key", key), ("value", value))
         )
         query = query * self.config.head_size**-0.5
         scores = self._mixed(tf.einsum("aecd,abcd->acbe", key, query), mixes and mixes[0])

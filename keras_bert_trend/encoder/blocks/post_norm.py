@@ -10,9 +10,9 @@ from keras_bert_trend.encoder.weight_table import Weight, dense, norm
 class PostNorm(Block):
     """Self-attention, add and norm, feed-forward, add and norm (Vaswani et al. 2017; Devlin et al. 2019).
 
-        A = softmax(Q Kᵀ / √d + (1 − mask) · c)          c: `BertConfig.attention_mask_constant`
-        x = LayerNorm(x + A V W_o)
-        x = LayerNorm(x + act(x W_1) W_2)
+    A = softmax(Q Kᵀ / √d + (1 − mask) · c)          c: `BertConfig.attention_mask_constant`
+    x = LayerNorm(x + A V W_o)
+    x = LayerNorm(x + act(x W_1) W_2)
     """
 
     hugging_face = "bert"

@@ -32,9 +32,9 @@ def read_tf_hub_model(path: str) -> Source:
     """Read a TF Hub text encoder: BERT of any year, and whatever else has the formula of a known block.
 
     The graph behind `serving_default` is read from its outputs down to its inputs, and every expression in it has to
-    be the one that stands there in the formula of one of `encoder/blocks/`. So each variable's role follows from its place, and the
-    constants (activation, LayerNorm epsilon, mask constant, head count, dropout) from theirs. Names are not trusted:
-    they differ between exporters, and pre-LayerNorm models have the names of post-LayerNorm ones. Nothing is executed.
+    be the one that stands there in the formula of one of `encoder/blocks/`. So each variable's role follows from its
+    place, and the constants (activation, LayerNorm epsilon, mask constant, head count, dropout) from theirs. Names are
+    not trusted: they differ between exporters, and pre-LayerNorm models have the names of post-LayerNorm ones. Nothing is executed.
     Other signatures, and calling the model, have to be the same computation, and all have to give what they say.
 
     Args:
@@ -316,10 +316,11 @@ class _EncoderReader:
             (match.arguments, "input_word_ids", "input_type_ids"),
         )
         tables, words, types = pairs[0]
-        if types in tables and all(tables[name][1] in self.files.variable_names for name in (words, types)):
-            if self._sizes(tables[words])[0] < self._sizes(tables[types])[0]:
-                for named, one, other in pairs:
-                    named[one], named[other] = named[other], named[one]
+        if types not in tables or any(tables[name][1] not in self.files.variable_names for name in (words, types)):
+            return
+        if self._sizes(tables[words])[0] < self._sizes(tables[types])[0]:
+            for named, one, other in pairs:
+                named[one], named[other] = named[other], named[one]
 
     def _block(self, key: Key, is_last: bool) -> Match:
         """Read a transformer block from its output."""
@@ -407,7 +408,9 @@ class _EncoderReader:
                 # The random tensor takes its shape from what it drops: a softmax, or a hidden state.
                 dropped = graph.nearest(uniform, lambda _, node: node is not None and node.op in ("Softmax", *MATMULS))
                 # Talking heads are mixed, by a product, between softmax and dropout.
-                nearby = {graph.nodes[k].op for key in dropped for k in (key, *graph.nodes[key].inputs) if k in graph.nodes}
+                nearby = {
+                    graph.nodes[k].op for key in dropped for k in (key, *graph.nodes[key].inputs) if k in graph.nodes
+                }
                 kind = attention if "Softmax" in nearby else hidden
                 kind |= rates
             if hidden or attention:
@@ -422,8 +425,8 @@ class _EncoderReader:
         return UnsupportedArchitectureError(
             f"{self.files.path!r} is not an encoder that this package reproduces"
             + (f"; it seems to have {' and '.join(found)}" if found else "")
-            + f": {reason}. Supported are BERT, ALBERT, ELECTRA, talking-heads, MobileBERT and pre-LayerNorm encoders in the "
-            "layouts of TF Hub."
+            + f": {reason}. Supported are BERT, ALBERT, ELECTRA, talking-heads, MobileBERT and pre-LayerNorm "
+            "encoders in the layouts of TF Hub."
         )
 
 

@@ -101,11 +101,11 @@ class Match:
             raise self._patterns.mismatch(key, f"a sum of {len(expression.parts)}")
         # The sum's last term says most: a dense layer is told sooner than what it is added to.
         parts = expression.parts[::-1]
-        self._find_any(([*zip(parts, order, strict=True)] for order in itertools.permutations(terms[::-1])))
+        self._find_any([*zip(parts, order, strict=True)] for order in itertools.permutations(terms[::-1]))
 
     def _find_multiply(self, expression: Expression, key: Key) -> None:
         one, other = self._patterns.product(key)
-        self._find_any(([*zip(expression.parts, order, strict=True)] for order in ((one, other), (other, one))))
+        self._find_any([*zip(expression.parts, order, strict=True)] for order in ((one, other), (other, one)))
 
     def _find_any(self, choices: Iterable[list[tuple[Expression, Key]]]) -> None:
         """Find all expressions of the first choice for which that is possible."""
