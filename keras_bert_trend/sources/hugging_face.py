@@ -81,7 +81,8 @@ def read_hugging_face_model(path: str) -> Source:
     config = bert_config(fields, config_file, _ACTIVATIONS, pooler="tanh" if has_pooler else "identity", **others)
     places = _find_places(tensors, config, model_type, path)
     pooling, sequence_length = _sentence_transformers(path)
-    vocabulary, lower_case, strip_accents = _text(path)
+    # ALBERT's tokenizer is not the one that TF Hub's models have: the folder is an encoder that takes ids.
+    vocabulary, lower_case, strip_accents = (None, None, None) if model_type == "albert" else _text(path)
     return Source(
         config=config,
         weights=LazyWeights(
@@ -98,16 +99,12 @@ def read_hugging_face_model(path: str) -> Source:
     )
 
 
-def _text(path: str) -> tuple[tuple[str, ...] | bytes | None, bool | None, bool | None]:
+def _text(path: str) -> tuple[tuple[str, ...] | None, bool | None, bool | None]:
     """Return vocabulary, lower case and strip accents: of `vocab.txt`, or of `tokenizer.json` if that is missing.
 
     transformers 5 and sentence-transformers 6 write the latter alone.
     """
-    vocabulary_file, tokenizer_file, pieces_file = (
-        os.path.join(path, name) for name in ("vocab.txt", "tokenizer.json", "spiece.model")
-    )
-    if os.path.isfile(pieces_file):  # ALBERT's SentencePiece
-        return read_bytes(pieces_file), *_normalization(path)
+    vocabulary_file, tokenizer_file = (os.path.join(path, name) for name in ("vocab.txt", "tokenizer.json"))
     if os.path.isfile(vocabulary_file):
         return read_vocabulary_file(vocabulary_file), *_normalization(path)
     if os.path.isfile(tokenizer_file):
