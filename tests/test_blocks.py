@@ -108,7 +108,7 @@ def test_what_is_left_out_changes_nothing(name):
 
 @every_config
 def test_every_pooling_and_every_weight_trains(name):
-    encoder, inputs = make(name, rematerialize=True), inputs_of(name)
+    encoder, inputs = make(name), inputs_of(name)
     kinds = np.zeros(CONFIGS[name].vocab_size, "uint8")
     with tf.GradientTape() as tape:
         outputs = encoder(inputs, training=True, return_attention_received=True)

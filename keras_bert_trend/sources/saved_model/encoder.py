@@ -35,7 +35,8 @@ def read_tf_hub_model(path: str) -> Source:
     be the one that stands there in the formula of one of `encoder/blocks/`. So each variable's role follows from its
     place, and the constants (activation, LayerNorm epsilon, mask constant, head count, dropout) from theirs. Names are
     not trusted: they differ between exporters, and pre-LayerNorm models have the names of post-LayerNorm ones. Nothing
-    is executed. Other signatures, and calling the model, have to be the same computation, and all have to give what they say.
+    is executed. Other signatures, and calling the model, have to be the same computation, and all have to give what
+    they say.
 
     Args:
         path: the SavedModel folder.
