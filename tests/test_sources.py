@@ -416,6 +416,7 @@ class TestHuggingFace:
             ({"model_type": "modernbert"}, "modernbert.*rotary"),
             ({"model_type": "albert", "num_hidden_groups": 2}, "num_hidden_groups=2; of albert, num_hidden_groups=1"),
             ({"model_type": "mobilebert", "trigram_input": False}, "trigram_input=False"),
+            ({"model_type": "mobilebert", "normalization_type": "layer_norm"}, "normalization_type='layer_norm'"),
             ({"model_type": "t5"}, "t5"),
             ({"position_embedding_type": "relative_key"}, "relative_key"),
             ({"is_decoder": True}, "decoder"),

@@ -29,6 +29,8 @@ def write_hugging_face(
             "Only BERT can be written as a Hugging Face BERT: this encoder shares its layers or has embeddings "
             "narrower than its states (ALBERT, ELECTRA)."
         )
+    if model_type == "mobilebert" and config.normalization != "no_norm":
+        raise ValueError(f"Hugging Face's MobileBERT has no_norm in the place of {config.normalization!r}.")
     if not config.type_vocab_size:
         raise ValueError("Only BERT can be written as a Hugging Face BERT: this encoder has no types (DistilBERT).")
     if preprocessor is not None and preprocessor.vocabulary.asset_name != "vocab.txt":

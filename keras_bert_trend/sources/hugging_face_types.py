@@ -76,14 +76,14 @@ MODEL_TYPES: dict[str, ModelType] = {
             "use_bottleneck": True,
             "use_bottleneck_attention": False,
             "key_query_shared_bottleneck": True,
+            "normalization_type": "no_norm",  # with "layer_norm" transformers has another epsilon in the embeddings
         },
         config={
             "embedding_size": "embedding_size",
             "bottleneck_size": "intra_bottleneck_size",
             "num_feed_forwards": "num_feedforward_networks",
-            "normalization": "normalization_type",
         },
-        constants={"block": "mobile"},
+        constants={"block": "mobile", "normalization": "no_norm"},
     ),
 }
 
