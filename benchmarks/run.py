@@ -4,10 +4,11 @@ Examples:
     python benchmarks/run.py setup                      once: install the peers (12 GB from PyPI)
     python benchmarks/run.py embed states tokenize      us beside the peers
     python benchmarks/run.py embed --peers ours         us alone
-    python benchmarks/run.py parity                     these four have options of their own: parity --help
+    python benchmarks/run.py parity                     these five have options of their own: parity --help
     python benchmarks/run.py compare_poolings
     python benchmarks/run.py lora
     python benchmarks/run.py gpu
+    python benchmarks/run.py blocks
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from benchmarks.peers import ENVIRONMENTS
 from benchmarks.tasks import TASKS, TRAIN_LENGTH, TRAIN_STEPS
 from keras_bert_trend import POOLING_NAMES
 
-ALONE = ("parity", "compare_poolings", "quality", "lora", "gpu")
+ALONE = ("parity", "compare_poolings", "quality", "lora", "gpu", "blocks")
 USE_HUB = {"embed", "tokenize", "serve", "import", "memory"}  # tasks that read the SavedModels of Google's exporter
 DATA = (ROOT.parent / "shared" / "data" / "sms_spam.tsv", ROOT / "examples" / "data" / "sms_sample.tsv")
 

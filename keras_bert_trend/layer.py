@@ -339,7 +339,8 @@ class BertTrend(keras.layers.Layer):
     def _without_needless_padding(self, inputs: Mapping) -> dict[str, Any]:
         preprocessor, positions = self.preprocessor, self.encoder.config.max_position_embeddings
         padding_id = preprocessor.vocabulary.special_ids.padding
-        return resized(inputs, padding_id, preprocessor.sequence_length or preprocessor.max_length or positions)
+        longest = preprocessor.sequence_length or preprocessor.max_length or positions
+        return resized(inputs, padding_id, longest, self.encoder.config.kind.reads_next_token)
 
     def get_config(self) -> dict[str, Any]:
         """Return the three parts; the handle is not kept, nor needed again."""

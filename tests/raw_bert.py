@@ -67,6 +67,7 @@ def write_raw_bert(
     vocab_size: int,
     max_positions: int,
     pre_layer_norm: bool = False,
+    final_norm: bool = True,
     pooler: bool = True,
     names: Mapping[str, str] | None = None,
     notation: Notation | None = None,
@@ -82,13 +83,20 @@ def write_raw_bert(
         inner: width inside the feed-forward layers.
         vocab_size: number of tokens; the vocabulary has that many lines.
         max_positions: rows of the position table.
-        pre_layer_norm: normalise before attention and feed-forward layer, and once more at the end: no BERT.
+        pre_layer_norm: normalise before attention and feed-forward layer.
+        final_norm: with `pre_layer_norm`, normalise once more at the end.
         pooler: whether `pooled_output` is a tanh dense layer of the first token, or the first token itself.
         names: replaces entries of `NAMES`.
         notation: how the mathematics is written.
         seed: of the weights.
     """
-    sizes = {"heads": heads, "num_layers": num_layers, "pre_layer_norm": pre_layer_norm, "pooler": pooler}
+    sizes = {
+        "heads": heads,
+        "num_layers": num_layers,
+        "pre_layer_norm": pre_layer_norm,
+        "final_norm": final_norm,
+        "pooler": pooler,
+    }
     module = RawBert(Weights({**NAMES, **(names or {})}, seed), notation or Notation(), **sizes)
     module.make_weights(hidden, inner, vocab_size, max_positions)
     with tempfile.TemporaryDirectory() as scratch:
@@ -141,10 +149,13 @@ _SPECS = {name: _spec(name) for name in ("input_word_ids", "input_mask", "input_
 class RawBert(tf.Module):
     """The model itself; see `write_raw_bert`."""
 
-    def __init__(self, weights: Weights, notation: Notation, heads, num_layers, pre_layer_norm, pooler) -> None:
+    def __init__(
+        self, weights: Weights, notation: Notation, heads, num_layers, pre_layer_norm, final_norm, pooler
+    ) -> None:
         super().__init__()
         self.weights, self._notation, self._heads = weights, notation, heads
         self._num_layers, self._pre_layer_norm, self._pooler = num_layers, pre_layer_norm, pooler
+        self._final_norm = pre_layer_norm and final_norm
 
     def make_weights(self, hidden: int, inner: int, vocab_size: int, max_positions: int) -> None:
         make = self.weights
@@ -160,7 +171,7 @@ class RawBert(tf.Module):
             make.make_dense("inner", block, (hidden,), (inner,))
             make.make_dense("outer", block, (inner,), (hidden,))
             make.make_norm("exit", block, hidden)
-        if self._pre_layer_norm:
+        if self._final_norm:
             make.make_norm("last", 0, hidden)
         if self._pooler:
             make.make_dense("pooler", 0, (hidden,), (hidden,))
@@ -183,7 +194,7 @@ class RawBert(tf.Module):
             else:
                 x = self._norm(self._add(x, self._attend(x, bias, block)), "middle", block)
                 x = self._norm(self._add(x, self._feed_forward(x, block)), "exit", block)
-        if self._pre_layer_norm:
+        if self._final_norm:
             x = self._norm(x, "last", 0)
         pooled = FIRST_TOKENS[self._notation.first_token](x)
         if self._pooler:

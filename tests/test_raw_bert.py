@@ -164,11 +164,13 @@ def test_without_a_pooler(tmp_path):
 
 
 @pytest.mark.parametrize("pooler", [True, False])
-def test_pre_layer_norm_is_refused(tmp_path, pooler):
+@pytest.mark.parametrize("final_norm", [True, False])
+def test_pre_layer_norm(tmp_path, pooler, final_norm):
     """It has the same variables and the same shapes as a BERT; only the order differs."""
-    write_raw_bert(tmp_path, **SIZES, pre_layer_norm=True, pooler=pooler)
-    with pytest.raises(UnsupportedArchitectureError, match="what it is added to"):
-        BertEncoder.from_handle(tmp_path)
+    module = write_raw_bert(tmp_path, **SIZES, pre_layer_norm=True, final_norm=final_norm, pooler=pooler)
+    encoder = BertEncoder.from_handle(tmp_path)
+    assert (encoder.config.block, encoder.config.final_norm) == ("pre_norm", final_norm)
+    assert largest_difference(module, encoder) <= TOLERANCE
 
 
 @pytest.mark.parametrize(("field", "way"), OTHERS)

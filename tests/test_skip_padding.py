@@ -107,7 +107,7 @@ class TestLayer:
     def test_only_real_tokens_are_computed(self, layer, monkeypatch):
         rows, activation = [], encoder_ops.activation
         monkeypatch.setattr(
-            "keras_bert_trend.encoder.transformer_block.activation",
+            "keras_bert_trend.encoder.keras_algebra.activation",
             lambda x, name: rows.append(x.shape[0]) or activation(x, name),
         )
         one = layer("mean", trainable=False)

@@ -82,7 +82,7 @@ class TestTfHub:
         assert len(source.vocabulary) == source.config.vocab_size
         assert source.lower_case is True
 
-    @pytest.mark.parametrize("name", ["talking_heads", "mobilebert", "preprocess_v3"])
+    @pytest.mark.parametrize("name", ["preprocess_v3"])
     def test_other_architectures_are_refused_by_name(self, name):
         folder = fixture_folder(name) / "saved_model"
         with pytest.raises(UnsupportedArchitectureError, match="is not an encoder that this package reproduces"):
@@ -409,7 +409,15 @@ class TestHuggingFace:
             ({"pruned_heads": {"0": [1]}}, "pruned_heads"),
             ({"auto_map": {"AutoModel": "modeling.Mine"}}, "auto_map"),
             ({"hidden_act": ["gelu"]}, "hidden_act"),
-            ({"model_type": "roberta"}, "roberta"),
+            ({"model_type": "roberta"}, "roberta.*byte-level BPE"),
+            ({"model_type": "xlm-roberta"}, "xlm-roberta.*fairseq"),
+            ({"model_type": "mpnet"}, "mpnet.*relative positions"),
+            ({"model_type": "deberta-v2"}, "deberta-v2.*disentangled"),
+            ({"model_type": "modernbert"}, "modernbert.*rotary"),
+            ({"model_type": "albert", "num_hidden_groups": 2}, "num_hidden_groups=2; of albert, num_hidden_groups=1"),
+            ({"model_type": "mobilebert", "trigram_input": False}, "trigram_input=False"),
+            ({"model_type": "mobilebert", "normalization_type": "layer_norm"}, "normalization_type='layer_norm'"),
+            ({"model_type": "t5"}, "t5"),
             ({"position_embedding_type": "relative_key"}, "relative_key"),
             ({"is_decoder": True}, "decoder"),
             ({"hidden_act": "silu"}, "silu"),

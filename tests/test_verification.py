@@ -18,17 +18,19 @@ from tests.fuzz.graph_edits import FLOAT, INTEGER, Editor
 def edited(tmp_path):
     """Return a function that changes the recorded model and gives the folder."""
 
-    def edited(change):
-        shutil.copytree(V4, tmp_path / "model")
-        (tmp_path / "model" / "fingerprint.pb").unlink()
-        file = tmp_path / "model" / "saved_model.pb"
-        proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-        editor = Editor(proto.meta_graphs[0], random.Random(0))
-        change(editor)
-        file.write_bytes(proto.SerializeToString())
-        return tmp_path / "model"
+    return lambda change: write_edited(V4, tmp_path, change)
 
-    return edited
+
+def write_edited(model, tmp_path, change):
+    """Change a copy of a model and return its folder."""
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "model" / "fingerprint.pb").unlink()
+    file = tmp_path / "model" / "saved_model.pb"
+    proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    editor = Editor(proto.meta_graphs[0], random.Random(0))
+    change(editor)
+    file.write_bytes(proto.SerializeToString())
+    return tmp_path / "model"
 
 
 def behind(operator, dtype, place):

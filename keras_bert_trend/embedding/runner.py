@@ -83,7 +83,8 @@ class EmbeddingRunner:
         self.trimmed += len(long)
         self.seen += len(lengths)
         batches = []
-        for rows, length in plan_batches(np.minimum(lengths, self.limit), self.batch_size, self.grid):
+        lengths = np.minimum(lengths + self.layer.encoder.config.kind.reads_next_token, self.limit)
+        for rows, length in plan_batches(lengths, self.batch_size, self.grid):
             size = rounded_up(len(rows), self.batch_size, length) if self.fixed_shapes else len(rows)
             filled_up = np.pad(rows, (0, size - len(rows)), mode="edge")
             batches.append(_Batch(rows, tokens.pack(filled_up, length)))

@@ -112,9 +112,10 @@ class BertEncoder(keras.layers.Layer):
         self._values_follow = weights is not None
         options = {"values_follow": self._values_follow, "dtype": self.dtype_policy}
         self.embeddings = BertEmbeddings(config, name="embeddings", **options)
-        distinct = 1 if config.share_layers else config.num_layers
+        last = config.num_layers - 1
         self.blocks = [
-            TransformerBlock(config, rematerialize=rematerialize, name=f"layer_{i}", **options) for i in range(distinct)
+            TransformerBlock(config, is_last=i == last, rematerialize=rematerialize, name=f"layer_{i}", **options)
+            for i in range(config.num_blocks)
         ]
         # The configuration fixes every shape: weights exist from the start, before any input was seen.
         self.build()
@@ -358,7 +359,8 @@ class BertEncoder(keras.layers.Layer):
             return
         extremes = ops.stack([reduce(tensor) for tensor in tensors for reduce in (ops.min, ops.max)])
         extremes = ops.convert_to_numpy(extremes).reshape(3, 2)
-        limits = (self.config.vocab_size, 2, self.config.type_vocab_size)
+        # Where there are no types, `input_type_ids` are those of any BERT, and change nothing.
+        limits = (self.config.vocab_size, 2, self.config.type_vocab_size or 2)
         for name, (lowest, highest), limit in zip(INPUT_NAMES, extremes.tolist(), limits, strict=True):
             if lowest < 0 or highest >= limit:
                 wrong = lowest if lowest < 0 else highest

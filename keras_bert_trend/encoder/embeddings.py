@@ -1,4 +1,4 @@
-"""The embeddings: word + position + type, LayerNorm, dropout, and a projection if the tables are narrower."""
+"""The embeddings: what turns ids into the states that enter the first block."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import keras
 from keras import ops
 
 from keras_bert_trend.encoder.config import BertConfig
-from keras_bert_trend.encoder.ops import as_long_as, dense, layer_norm, refuse_to_quantize
+from keras_bert_trend.encoder.keras_algebra import KerasAlgebra
+from keras_bert_trend.encoder.ops import as_long_as, refuse_to_quantize
 from keras_bert_trend.encoder.variables import add_weights
 
 
 class BertEmbeddings(keras.layers.Layer):
-    """Turn ids into the *static* embedding that enters the first block (Devlin et al. 2019, figure 2).
-
-    Tables narrower than the hidden states are projected after LayerNorm and dropout (Lan et al. 2020, arXiv:1909.11942,
-    §3.1; Clark et al. 2020, arXiv:2003.10555).
+    """Turn ids into the *static* embedding that enters the first block, by the formula of the block's kind.
 
     Args:
         config: `BertConfig`. The architecture.
@@ -36,10 +34,6 @@ class BertEmbeddings(keras.layers.Layer):
     def quantize(self, mode=None, **kwargs) -> None:
         refuse_to_quantize(mode)
 
-    @property
-    def _is_projected(self) -> bool:
-        return self.config.embedding_size != self.config.hidden_size
-
     def call(self, input_word_ids, input_type_ids, training=None):
         """Return the embedding output.
 
@@ -51,19 +45,37 @@ class BertEmbeddings(keras.layers.Layer):
         Returns:
             A float tensor `(batch, seq, hidden)`.
         """
-        length = ops.shape(input_word_ids)[1]
-        x = ops.take(self.word_embeddings, input_word_ids, axis=0)
-        x = x + ops.take(self.type_embeddings, input_type_ids, axis=0)
-        positions = as_long_as(self.position_embeddings, x, axis=0)
-        x = x + ops.expand_dims(positions[:length], 0)
-        x = layer_norm(x, self.gamma, self.beta, self.config.layer_norm_epsilon, training)
-        x = self.dropout(x, training=training)
-        if not self._is_projected:
-            return x
-        rows = ops.reshape(x, (-1, self.config.embedding_size))
-        rows = dense(rows, self.projection_kernel, self.projection_bias)
-        return ops.reshape(rows, (*ops.shape(x)[:-1], self.config.hidden_size))
+        ids = {"input_word_ids": input_word_ids, "input_type_ids": input_type_ids}
+        return self.config.kind.embed(_Embedding(self, ids, training), self.config)
 
     def compute_output_shape(self, input_word_ids_shape, input_type_ids_shape=None):
         """Return `(batch, seq, hidden)`."""
         return (*input_word_ids_shape, self.config.hidden_size)
+
+
+class _Embedding(KerasAlgebra):
+    """Keras runs the embeddings' formula, on `(batch, seq, width)`."""
+
+    def __init__(self, layer: BertEmbeddings, ids, training) -> None:
+        super().__init__(layer.config, layer, layer.config.embedding_weights(), training)
+        self._ids = ids
+
+    def lookup(self, name, ids):
+        return ops.take(self.weight(name), self._ids[ids], axis=0)
+
+    def positions(self, name):
+        ids = self._ids["input_word_ids"]
+        return ops.expand_dims(as_long_as(self.weight(name), ids, axis=0)[: ops.shape(ids)[1]], 0)
+
+    def neighbours(self, x):
+        following = ops.pad(x[:, 1:], [[0, 0], [0, 1], [0, 0]])
+        before = ops.pad(x[:, :-1], [[0, 0], [1, 0], [0, 0]])
+        return ops.concatenate([following, x, before], axis=-1)
+
+    def drop(self, x):
+        return self._layer.dropout(x, training=self._training)
+
+    def dense(self, name, x):
+        # Of matrices, as everywhere: see `ops.dense`.
+        rows = super().dense(name, ops.reshape(x, (-1, x.shape[-1])))
+        return ops.reshape(rows, (*ops.shape(x)[:-1], rows.shape[-1]))

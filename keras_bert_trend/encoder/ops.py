@@ -75,6 +75,12 @@ def layer_norm(x, gamma, beta, epsilon: float, training=None):
     return ops.cast(normalise(x, epsilon) * gamma + beta, dtype)
 
 
+def scale_and_shift(x, gamma, beta):
+    """Return `x ⊙ gamma + beta` over the last axis, computed and returned as `layer_norm` does."""
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return ops.cast(ops.cast(x, wide_dtype(x)) * gamma + beta, dtype)
+
+
 def _normalise(x, epsilon: float):
     centred = x - _mean_of_rows(x)
     variance = _mean_of_rows(ops.square(centred))

@@ -25,7 +25,7 @@ def can_skip_padding() -> bool:
     return _ON_TENSORFLOW
 
 
-def resized(inputs: dict, padding_id: int, longest: int) -> dict:
+def resized(inputs: dict, padding_id: int, longest: int, reads_next_token: bool = False) -> dict:
     """Cut what only pads, and pad what is left to whole vectors; TensorFlow only.
 
     Args:
@@ -33,6 +33,8 @@ def resized(inputs: dict, padding_id: int, longest: int) -> dict:
         padding_id: what `input_word_ids` are padded with.
         longest: the length that nothing is padded beyond. Texts that end in the last, incomplete vector are all padded
             to this one, so that their padding does not change either.
+        reads_next_token: whether a token's embedding depends on the next, so that every text shorter than `longest` has
+            to be followed by padding. Defaults to `False`.
 
     Returns:
         The same tokens, `(batch, n)`: `n` is a multiple of 16, or `longest`. In a graph both sizes are open, even where
@@ -43,6 +45,8 @@ def resized(inputs: dict, padding_id: int, longest: int) -> dict:
     length = tf.shape(mask)[1]
     ends = tf.range(1, length + 1) * tf.cast(tf.reduce_any(mask != 0, axis=0), tf.int32)
     end = tf.maximum(tf.reduce_max(ends), 1)  # an empty batch has none
+    if reads_next_token:
+        end = tf.maximum(end, tf.minimum(end + 1, longest))
     wanted = -(-end // WHOLE_VECTORS) * WHOLE_VECTORS
     wanted = tf.minimum(wanted, tf.maximum(longest, end))
     padding = [[0, 0], [0, tf.maximum(wanted - length, 0)]]

@@ -38,6 +38,11 @@ def table(attribute: str, name: str, rows: int, width: int) -> list[Weight]:
     return [Weight(attribute, name.rpartition("/")[2], (name,), (rows, width))]
 
 
+def kernel(attribute: str, inputs: int, outputs: int, name: str) -> Weight:
+    """Return the row of a kernel without a bias; the variable is called as the attribute is."""
+    return Weight(attribute, attribute, (f"{name}/kernel",), (inputs, outputs))
+
+
 def dense(attribute: str, variable: str, inputs: int, outputs: int, *names: str) -> list[Weight]:
     """Return the rows of a dense layer, or of several in one, each with `outputs` columns."""
     kernels, biases = tuple(f"{name}/kernel" for name in names), tuple(f"{name}/bias" for name in names)

@@ -1,4 +1,4 @@
-"""Write an encoder as a Hugging Face BERT folder, which transformers and sentence-transformers open."""
+"""Write an encoder as the Hugging Face folder of a BERT or a MobileBERT, for transformers and its relatives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from keras_bert_trend._utils import complete_or_nothing
 from keras_bert_trend.encoder.config import BertConfig
-from keras_bert_trend.sources.hugging_face import tensor_names
+from keras_bert_trend.sources.hugging_face_types import MODEL_TYPES, tensor_names
 from keras_bert_trend.sources.tokenizer_json import write_tokenizer_files
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
@@ -21,14 +21,21 @@ def write_hugging_face(
     path: str, config: BertConfig, weights: Mapping[str, np.ndarray], preprocessor, overwrite: bool
 ) -> None:
     """Write an encoder; see `BertEncoder.export_hugging_face`."""
-    if config.share_layers or config.embedding_size != config.hidden_size:
+    model_type = config.kind.hugging_face
+    if model_type is None:
+        raise ValueError(f"Hugging Face has no model with block={config.block!r}: export_text_encoder writes it.")
+    if config.share_layers or (model_type == "bert" and config.embedding_size != config.hidden_size):
         raise ValueError(
             "Only BERT can be written as a Hugging Face BERT: this encoder shares its layers or has embeddings "
             "narrower than its states (ALBERT, ELECTRA)."
         )
+    if model_type == "mobilebert" and config.normalization != "no_norm":
+        raise ValueError(f"Hugging Face's MobileBERT has no_norm in the place of {config.normalization!r}.")
+    if not config.type_vocab_size:
+        raise ValueError("Only BERT can be written as a Hugging Face BERT: this encoder has no types (DistilBERT).")
     if preprocessor is not None and preprocessor.vocabulary.asset_name != "vocab.txt":
         raise ValueError("`preprocessor` has a SentencePiece vocabulary; Hugging Face's BERT has WordPiece.")
-    tensors = {tensor_names(name)[0]: _as_stored(name, array) for name, array in weights.items()}
+    tensors = {tensor_names(name, model_type)[0]: _as_stored(name, array) for name, array in weights.items()}
     with complete_or_nothing(path, overwrite) as folder:
         os.mkdir(folder)
         with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
@@ -46,9 +53,14 @@ def write_hugging_face(
 
 def _fields(config: BertConfig, preprocessor) -> dict:
     padding = 0 if preprocessor is None else preprocessor.vocabulary.special_ids.padding
+    model_type = config.kind.hugging_face
+    kind = MODEL_TYPES[model_type]
     return {
-        "architectures": ["BertModel"],
-        "model_type": "bert",
+        "architectures": [{"bert": "BertModel", "mobilebert": "MobileBertModel"}[model_type]],
+        "model_type": model_type,
+        **kind.fixed,
+        **{field: getattr(config, name) for name, field in kind.config.items()},
+        **({"classifier_activation": config.pooler == "tanh"} if model_type == "mobilebert" else {}),
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "num_hidden_layers": config.num_layers,

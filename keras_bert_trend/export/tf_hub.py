@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from keras_bert_trend._utils import complete_or_nothing
 from keras_bert_trend.encoder.config import BertConfig
+from keras_bert_trend.encoder.formula import Algebra
 from keras_bert_trend.preprocessing.packing import pack_inputs
 from keras_bert_trend.preprocessing.segments import with_rank
 from keras_bert_trend.preprocessing.vocabulary import Vocabulary
@@ -101,7 +102,7 @@ class _Saved(tf.Module):
 
 
 class _TextEncoder(_Saved):
-    """BERT, ALBERT or ELECTRA in TensorFlow's own ops; `BertEncoder` is the same function."""
+    """An encoder in TensorFlow's own ops; `BertEncoder` is the same function."""
 
     def __init__(self, config: BertConfig, weights: Mapping[str, np.ndarray]) -> None:
         super().__init__()
@@ -133,18 +134,19 @@ class _TextEncoder(_Saved):
 
     def _encode(self, inputs, training):
         config = self._config
-        mask = tf.cast(inputs["input_mask"], tf.float32)
-        bias = ((1.0 - mask) * config.attention_mask_constant)[:, tf.newaxis, tf.newaxis, :]
-        x = self._embed(inputs["input_word_ids"], inputs["input_type_ids"], training)
+        do, last = _TensorFlow(config, self._weights, inputs, training), config.num_layers - 1
+        x = config.kind.embed(do, config)
         outputs = {"embedding_output": x}
         layers, scores, received = [], [], []
         for layer in range(config.num_layers):
-            x, probabilities = self._block(f"encoder/layer_{0 if config.share_layers else layer}", x, bias, training)
+            do.prefix = f"encoder/layer_{0 if config.share_layers else layer}/"
+            x = config.kind.compute(do, x, config, layer == last)
             layers.append(x)
-            scores.append(probabilities)
-            received.append(tf.einsum("abde,ad->abe", probabilities, mask))
+            scores.append(do.probabilities)
+            received.append(tf.einsum("abde,ad->abe", do.probabilities, do.mask))
+        do.prefix = ""
         first = x[:, 0]
-        pooled = tf.tanh(self._dense("pooler/dense", "ac,cd->ad", first)) if config.pooler == "tanh" else first
+        pooled = tf.tanh(do.dense("pooler/dense", first)) if config.pooler == "tanh" else first
         return {
             **outputs,
             "pooled_output": pooled,
@@ -155,43 +157,69 @@ class _TextEncoder(_Saved):
             "attention_received": tf.stack(received, axis=1),
         }
 
-    def _embed(self, ids, types, training):
-        tables = {role: self._weights[f"embeddings/{role}_embeddings"] for role in ("word", "position", "token_type")}
-        x = tf.gather(tables["word"], ids) + tf.gather(tables["token_type"], types)
-        x = x + tables["position"][: tf.shape(ids)[1]][tf.newaxis]
-        x = self._drop(self._norm("embeddings/LayerNorm", x), self._config.hidden_dropout, training)
-        if self._config.embedding_size == self._config.hidden_size:
-            return x
-        return self._dense("encoder/embedding_hidden_mapping_in", "abc,cd->abd", x)
 
-    def _block(self, name, x, bias, training):
-        config = self._config
-        query, key, value = (
-            self._dense(f"{name}/attention/self/{role}", "abc,cde->abde", x) for role in ("query", "key", "value")
-        )
-        query = query * config.head_size**-0.5
-        probabilities = tf.nn.softmax(tf.einsum("aecd,abcd->acbe", key, query) + bias)
-        attention = self._drop(probabilities, config.attention_dropout, training)
-        context = tf.einsum("acbe,aecd->abcd", attention, value)
-        attended = self._dense(f"{name}/attention/output/dense", "abde,dec->abc", context)
-        attended = self._drop(attended, config.hidden_dropout, training)
-        x = self._norm(f"{name}/attention/output/LayerNorm", x + attended)
-        inner = _activate(self._dense(f"{name}/intermediate/dense", "abc,cd->abd", x), config.hidden_act)
-        output = self._dense(f"{name}/output/dense", "abd,dc->abc", inner)
-        return self._norm(f"{name}/output/LayerNorm", x + self._drop(output, config.hidden_dropout, training)), (
-            probabilities
-        )
+class _TensorFlow(Algebra):
+    """TensorFlow computes the formulas, in the notation of published encoders."""
 
-    def _dense(self, name, equation, x):
-        return tf.einsum(equation, x, self._weights[f"{name}/kernel"]) + self._weights[f"{name}/bias"]
+    def __init__(self, config: BertConfig, weights: Mapping[str, tf.Variable], inputs, training: bool) -> None:
+        super().__init__(config)
+        self.prefix = ""
+        self._weights, self._inputs, self._training = weights, inputs, training
+        self.mask = tf.cast(inputs["input_mask"], tf.float32)
+        self._bias = ((1.0 - self.mask) * config.attention_mask_constant)[:, tf.newaxis, tf.newaxis, :]
 
-    def _norm(self, name, x):
+    def weight(self, name):
+        return self._weights[self.prefix + name]
+
+    def lookup(self, name, ids):
+        return tf.gather(self.weight(name), self._inputs[ids])
+
+    def positions(self, name):
+        return self.weight(name)[: tf.shape(self.mask)[1]][tf.newaxis]
+
+    def neighbours(self, x):
+        following, before = tf.pad(x[:, 1:], [[0, 0], [0, 1], [0, 0]]), tf.pad(x[:, :-1], [[0, 0], [1, 0], [0, 0]])
+        return tf.concat([following, x, before], axis=2)
+
+    def dense(self, name, x):
+        kernel = self.weight(f"{name}/kernel")
+        # A kernel has an axis for the heads after the attention, and before it.
+        equation = {
+            (2, 2): "ac,cd->ad",
+            (3, 2): "abc,cd->abd",
+            (3, 3): "abc,cde->abde",
+            (4, 3): "abde,dec->abc",
+        }[len(x.shape), len(kernel.shape)]
+        return tf.einsum(equation, x, kernel) + self.weight(f"{name}/bias")
+
+    def activate(self, x):
+        return tf.nn.relu(x) if self.config.hidden_act == "relu" else tf.nn.gelu(x, self.config.hidden_act != "gelu")
+
+    def norm(self, name, x):
+        gamma, beta = self.weight(f"{name}/gamma"), self.weight(f"{name}/beta")
+        if self.config.normalization == "no_norm":
+            return x * gamma + beta
         mean, variance = tf.nn.moments(x, -1, keepdims=True)
-        gamma, beta = self._weights[f"{name}/gamma"], self._weights[f"{name}/beta"]
-        return tf.nn.batch_normalization(x, mean, variance, beta, gamma, self._config.layer_norm_epsilon)
+        return tf.nn.batch_normalization(x, mean, variance, beta, gamma, self.config.layer_norm_epsilon)
 
-    def _drop(self, x, rate, training):
-        return tf.nn.dropout(x, rate) if training and rate else x
+    def drop(self, x):
+        return self._dropped(x, self.config.hidden_dropout)
+
+    def _dropped(self, x, rate):
+        return tf.nn.dropout(x, rate) if self._training and rate else x
+
+    def attention(self, query, key, value, mixes=None):
+        query, key, value = (
+            self.dense(f"attention/self/{role}", x) for role, x in (("query", query), ("key", key), ("value", value))
+        )
+        query = query * self.config.head_size**-0.5
+        scores = self._mixed(tf.einsum("aecd,abcd->acbe", key, query), mixes and mixes[0])
+        self.probabilities = self._mixed(tf.nn.softmax(scores + self._bias), mixes and mixes[1])
+        weights = self._dropped(self.probabilities, self.config.attention_dropout)
+        return tf.einsum("acbe,aecd->abcd", weights, value)
+
+    def _mixed(self, scores, name):
+        return scores if name is None else tf.einsum("abcd,be->aecd", scores, self.weight(f"{name}/kernel"))
 
 
 def _with_heads(role: str, array: np.ndarray, config: BertConfig) -> np.ndarray:
@@ -200,12 +228,6 @@ def _with_heads(role: str, array: np.ndarray, config: BertConfig) -> np.ndarray:
     if "attention/self/" in role:
         return array.reshape(*array.shape[:-1], *heads)
     return array.reshape(*heads, -1) if role.endswith("attention/output/dense/kernel") else array
-
-
-def _activate(x, name: str):
-    if name == "relu":
-        return tf.nn.relu(x)
-    return tf.nn.gelu(x, approximate=name == "gelu_tanh")
 
 
 class _Tokenize(_Saved):

@@ -1,4 +1,4 @@
-"""Read a Hugging Face BERT folder: `config.json`, `model.safetensors` (or its shards), `vocab.txt`."""
+"""Read a Hugging Face folder: `config.json`, `model.safetensors` (or its shards), `vocab.txt`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from keras_bert_trend.encoder.config import BertConfig
+from keras_bert_trend.sources.hugging_face_types import config_fields, find_model_type, tensor_names
 from keras_bert_trend.sources.source import (
     LazyWeights,
     Source,
@@ -35,7 +36,10 @@ _POOLINGS = {
     "pooling_mode_max_tokens": "max",
 }
 # Tensors beside the encoder that its outputs do not depend on: position buffers and task heads.
-_IGNORED = re.compile(r"^(embeddings\.position_ids|embeddings\.token_type_ids|cls\.|classifier\.|qa_outputs\.)")
+_IGNORED = re.compile(
+    r"^(embeddings\.(position|token_type)_ids|cls\.|classifier\.|qa_outputs\.|(sop|pre)_classifier\.|predictions\.|"
+    r"(discriminator|generator)_predictions\.|generator_lm_head\.|vocab_(transform|layer_norm|projector)\.)"
+)
 
 
 class _Tensor(NamedTuple):
@@ -53,7 +57,7 @@ class _Tensor(NamedTuple):
 
 
 def read_hugging_face_model(path: str) -> Source:
-    """Read a BERT folder in Hugging Face's layout.
+    """Read a folder of a BERT, DistilBERT, ELECTRA, ALBERT or MobileBERT in Hugging Face's layout.
 
     The mask constant is −1e9: transformers masks with the smallest float, which gives the same float32 softmax. If the
     checkpoint has no pooler, `pooled_output` is the first token's last hidden state.
@@ -63,19 +67,22 @@ def read_hugging_face_model(path: str) -> Source:
 
     Raises:
         ValueError: if a file is missing, damaged, or does not fit the others.
-        UnsupportedArchitectureError: if `config.json` describes something other than an encoder-only BERT, or a weight
-            is quantised.
+        UnsupportedArchitectureError: if `config.json` describes another architecture, or a weight is quantised.
     """
     fields = read_json(os.path.join(path, "config.json"))
-    _check_architecture(fields, path)
+    model_type = _check_architecture(fields, path)
     tensors = _find_tensors(path)
-    has_pooler = any(name in tensors for name in tensor_names("pooler/dense/kernel"))
-    config = bert_config(
-        fields, os.path.join(path, "config.json"), _ACTIVATIONS, pooler="tanh" if has_pooler else "identity"
-    )
-    places = _find_places(tensors, config, path)
+    has_pooler = any(name in tensors for name in tensor_names("pooler/dense/kernel", model_type))
+    config_file = os.path.join(path, "config.json")
+    try:
+        fields, others = config_fields(fields, model_type)
+    except KeyError as error:
+        raise ValueError(f"{config_file!r} lacks the field {error}.") from error
+    config = bert_config(fields, config_file, _ACTIVATIONS, pooler="tanh" if has_pooler else "identity", **others)
+    places = _find_places(tensors, config, model_type, path)
     pooling, sequence_length = _sentence_transformers(path)
-    vocabulary, lower_case, strip_accents = _text(path)
+    # ALBERT's tokenizer is not the one that TF Hub's models have: the folder is an encoder that takes ids.
+    vocabulary, lower_case, strip_accents = (None, None, None) if model_type == "albert" else _text(path)
     return Source(
         config=config,
         weights=LazyWeights(
@@ -131,22 +138,23 @@ def _sentence_transformers(path: str) -> tuple[str | list[str] | None, int | Non
     return pooling, length if isinstance(length, int) and length >= 3 else None
 
 
-def _check_architecture(fields: dict, path: str) -> None:
-    """Refuse a `config.json` of another architecture, or with numbers that differ from those of its weights."""
+def _check_architecture(fields: dict, path: str) -> str:
+    """Return the model type; refuse another architecture, and numbers that differ from those of the weights."""
     if str(fields.get("module", "")).startswith(("keras_hub", "keras_nlp")):
         raise UnsupportedArchitectureError(
             f"{path!r} is a preset of KerasHub's, which is not supported. Give the TF Hub SavedModel, the "
             "google-research/bert checkpoint or the Hugging Face folder that it was made of."
         )
-    plain = {"model_type": "bert", "position_embedding_type": "absolute"}
+    plain = {"position_embedding_type": "absolute"}
     absent = ("is_decoder", "add_cross_attention", "pruned_heads", "quantization_config", "auto_map")
     wrong = [name for name, value in plain.items() if fields.get(name, value) != value]
     wrong += [name for name in absent if fields.get(name)]
     if wrong:
         raise UnsupportedArchitectureError(
-            f"{path!r}: config.json says {wrong[0]}={fields[wrong[0]]!r}. Supported is model_type 'bert' with absolute "
-            "positions, encoder only, without code, pruning or quantisation of its own."
+            f"{path!r}: config.json says {wrong[0]}={fields[wrong[0]]!r}. Supported are encoders with absolute "
+            "positions, without code, pruning or quantisation of their own."
         )
+    return find_model_type(fields, path)
 
 
 def _find_tensors(path: str) -> dict[str, _Tensor]:
@@ -192,11 +200,11 @@ def _read_header(path: str) -> dict[str, _Tensor]:
         raise ValueError(f"{path!r} cannot be read: {error}.") from error
 
 
-def _find_places(tensors: dict[str, _Tensor], config: BertConfig, path: str) -> dict[str, _Tensor]:
+def _find_places(tensors: dict[str, _Tensor], config: BertConfig, model_type: str, path: str) -> dict[str, _Tensor]:
     """Return google-research/bert's names for the tensors; the caller checks which are missing."""
     places = {}
     for role in config.weight_shapes():
-        found = [tensors[name] for name in tensor_names(role) if name in tensors]
+        found = [tensors[name] for name in tensor_names(role, model_type) if name in tensors]
         if len(found) > 1:
             raise ValueError(f"{path!r} holds {role!r} twice, as {[tensor.name for tensor in found]}.")
         if found and found[0].dtype not in _DTYPES:
@@ -206,22 +214,12 @@ def _find_places(tensors: dict[str, _Tensor], config: BertConfig, path: str) -> 
         if found:
             places[role] = found[0]
     unknown = sorted(set(tensors) - {tensor.name for tensor in places.values()})
-    unknown = [name for name in unknown if not _IGNORED.match(name.removeprefix("bert."))]
+    unknown = [name for name in unknown if not _IGNORED.match(name.removeprefix(f"{model_type}."))]
     if unknown:
         raise UnsupportedArchitectureError(
             f"{path!r} holds tensors that the BERT of its config.json does not have: {unknown[:6]}."
         )
     return places
-
-
-def tensor_names(role: str) -> list[str]:
-    """Return Hugging Face's possible names of a google-research/bert weight, the current one first.
-
-    Early converted checkpoints have gamma and beta; the names of a model with a task head begin with `bert.`.
-    """
-    module, _, leaf = role.replace("layer_", "layer.").replace("/", ".").rpartition(".")
-    leaves = {"kernel": ["weight"], "bias": ["bias"], "gamma": ["weight", "gamma"], "beta": ["bias", "beta"]}
-    return [f"{prefix}{module}.{end}" for prefix in ("", "bert.") for end in leaves.get(leaf, [f"{leaf}.weight"])]
 
 
 def _is_transposed(role: str) -> bool:
@@ -288,13 +286,12 @@ def bert_config(fields: Mapping[str, Any], path: str, activations: Mapping[str, 
             num_heads=fields["num_attention_heads"],
             intermediate_size=fields["intermediate_size"],
             max_position_embeddings=fields["max_position_embeddings"],
-            type_vocab_size=fields.get("type_vocab_size", 2),
             hidden_act=activations[hidden_act],
             layer_norm_epsilon=fields.get("layer_norm_eps", 1e-12),
             hidden_dropout=fields.get("hidden_dropout_prob", 0.1),
             attention_dropout=fields.get("attention_probs_dropout_prob", 0.1),
             initializer_range=fields.get("initializer_range", 0.02),
-            **others,
+            **{"type_vocab_size": fields.get("type_vocab_size", 2), **others},
         )
     except KeyError as error:
         raise ValueError(f"{path!r} lacks the field {error}.") from error

@@ -19,6 +19,8 @@ FAMILIES = (
     "bert_v1_2019",
     "electra_small_like",
     "albert",
+    "talking_heads",
+    "mobilebert",
 )
 
 

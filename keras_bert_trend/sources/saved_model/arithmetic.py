@@ -115,6 +115,8 @@ def _estimate(node: Node, inputs: list[np.ndarray]) -> tuple[float, float]:
         sizes = [inputs[0].size * max(0, int(inputs[1]))]
     elif node.op in ("Fill", "BroadcastTo"):
         sizes = [math.prod(int(n) for n in inputs[node.op == "BroadcastTo"])]
+    elif node.op in ("Pad", "PadV2"):
+        sizes = [math.prod(n + int(b) + int(a) for n, (b, a) in zip(inputs[0].shape, inputs[1], strict=True))]
     elif node.op == "Tile":
         sizes = [inputs[0].size * math.prod(int(n) for n in inputs[1])]
     elif node.op == "Range":
@@ -188,6 +190,10 @@ def _cast(node, x):
     if "int" in name:
         return (np.trunc(x) if x.dtype.kind == "f" else x).astype(np.int64)
     return x if x.dtype.kind == "f" else x.astype(np.float32)
+
+
+def _pad(node, x, widths, value=0):
+    return np.pad(x, [(int(before), int(after)) for before, after in widths], constant_values=value)
 
 
 def _without_node(function: Callable) -> Callable:
@@ -363,6 +369,8 @@ _OPERATIONS: dict[str, Callable] = {
     "Const": _constant,
     "Cast": _cast,
     "BroadcastTo": _broadcast_to,
+    "Pad": _pad,
+    "PadV2": _pad,
     "Transpose": lambda node, x, order: np.transpose(x, [int(n) for n in order]),
     **{name: _without_node(function) for name, function in _ELEMENT_WISE.items()},
     "BiasAdd": _bias_add,

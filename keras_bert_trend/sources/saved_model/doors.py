@@ -88,7 +88,8 @@ def find_meanings(door: Door, called: tuple[str, ...]) -> list[str]:
             these: `bert_encoder`, `bert_encoder_1`, …, `bert_encoder_10`, which TensorFlow then sorts as texts.
 
     Returns:
-        `pooled_output`, `sequence_output`, `embedding_output` or `encoder_outputs/0`, …; empty if unknown.
+        `pooled_output`, `sequence_output`, `embedding_output`, `encoder_outputs/0`, … or `attention_scores/0`, …; empty
+        if unknown.
     """
     known = [_meaning(name) for name in door.outputs]
     if all(known):
@@ -106,8 +107,8 @@ def _meaning(name: str) -> str:
         return "pooled_output"
     if name in ("pooled_output", "sequence_output", "embedding_output"):
         return name
-    found = re.fullmatch(r"encoder_outputs[/_](\d+)", name)
-    return f"encoder_outputs/{int(found[1])}" if found else ""
+    found = re.fullmatch(r"(encoder_outputs|attention_scores)[/_](\d+)", name)
+    return f"{found[1]}/{int(found[2])}" if found else ""
 
 
 def _count(name: str) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 
+from keras_bert_trend.encoder.blocks import BLOCKS
 from keras_bert_trend.encoder.config import BertConfig
 from keras_bert_trend.sources.saved_model.dataflow import Dataflow, Key
 from keras_bert_trend.sources.saved_model.doors import INPUTS, Door, find_doors, find_effect, find_meanings
 from keras_bert_trend.sources.saved_model.files import SavedModelFiles
-from keras_bert_trend.sources.saved_model.patterns import MATMULS, Dense, LayerNorm, MismatchError, Patterns
+from keras_bert_trend.sources.saved_model.matching import Expression, Expressions, Match
+from keras_bert_trend.sources.saved_model.patterns import MATMULS, MismatchError, Patterns
 from keras_bert_trend.sources.saved_model.verification import find_difference
 from keras_bert_trend.sources.source import (
     LazyWeights,
@@ -22,22 +25,18 @@ from keras_bert_trend.sources.source import (
 )
 
 # What a word in a variable's name says about an architecture that is not read, for the message only.
-_OTHER_ARCHITECTURES = {
-    "pre_softmax_weight": "talking-heads attention, which mixes the heads around the softmax",
-    "bottleneck": "MobileBERT, with bottlenecks around every block",
-    "gate_0": "a gated feed-forward layer",
-    "relative": "relative positions",
-}
+_OTHER_ARCHITECTURES = {"relative": "relative positions"}
 
 
 def read_tf_hub_model(path: str) -> Source:
-    """Read a TF Hub text encoder: BERT of any year, ALBERT, ELECTRA and whatever else has the same mathematics.
+    """Read a TF Hub text encoder: BERT of any year, and whatever else has the formula of a known block.
 
     The graph behind `serving_default` is read from its outputs down to its inputs, and every expression in it has to
-    be the one that stands there in a post-LayerNorm BERT. So each variable's role follows from its place, and the
-    constants (activation, LayerNorm epsilon, mask constant, head count, dropout) from theirs. Names are not trusted:
-    they differ between exporters, and pre-LayerNorm models have the names of post-LayerNorm ones. Nothing is executed.
-    Other signatures, and calling the model, have to be the same computation, and all have to give what they say.
+    be the one that stands there in the formula of one of `encoder/blocks/`. So each variable's role follows from its
+    place, and the constants (activation, LayerNorm epsilon, mask constant, head count, dropout) from theirs. Names are
+    not trusted: they differ between exporters, and pre-LayerNorm models have the names of post-LayerNorm ones. Nothing
+    is executed. Other signatures, and calling the model, have to be the same computation, and all have to give what
+    they say.
 
     Args:
         path: the SavedModel folder.
@@ -78,11 +77,20 @@ def _read_all_doors(files: SavedModelFiles) -> _EncoderReader:
                 raise reader.unsupported(f"{reader.door.name} leads to another encoder than {first.door.name}")
             known |= reader.number_values(numbers)
         meanings = find_meanings(reader.door, called)
+        with_embedding = sum(m.startswith("encoder_outputs/") for m in meanings) > first.config.num_layers
         for key, name, meaning in zip(reader.graph.outputs, reader.door.outputs, meanings, strict=True):
             value = known[found[key]]
-            if value != meaning.replace("sequence_output", last):
+            if value != (_without_embedding(meaning) if with_embedding else meaning).replace("sequence_output", last):
                 raise reader.unsupported(f"{reader.door.name} gives {value} as {name!r} ({meaning or 'unknown'})")
     return first
+
+
+def _without_embedding(meaning: str) -> str:
+    """Return what one of MobileBERT's `encoder_outputs` is here: it counts from the embedding output."""
+    name, _, number = meaning.partition("/")
+    if name != "encoder_outputs":
+        return meaning
+    return f"{name}/{int(number) - 1}" if int(number) else "embedding_output"
 
 
 def read_tf_hub_text(files: SavedModelFiles) -> TextSource:
@@ -148,8 +156,9 @@ class _EncoderReader:
             raise self.unsupported(f"{effect}, behind {door.name}")
         self._patterns = Patterns(self.graph, self._describe)
         self.variables: dict[str, int] = {}
-        self._constants: dict[str, set] = {"activation": set(), "LayerNorm epsilon": set(), "mask constant": set()}
+        self._constants: dict[str, set] = {}
         self._arguments: dict[str, str] = {}
+        self._form: tuple[str, dict] | None = None  # the blocks' kind and what decides its formula's form, once known
 
     def read(self) -> None:
         """Read the encoder, and check it.
@@ -164,21 +173,27 @@ class _EncoderReader:
 
     def _read(self) -> BertConfig:
         pooled_output, key, pooler = self._pooler()
-        blocks: list[dict[str, Key]] = []
+        blocks: list[Match] = []
         outputs: list[Key] = []
-        heads: set[tuple[int, int]] = set()
-        while not self._is_embedding_output(key):
+        while (embedding := self._embeddings(key)) is None:
             outputs.insert(0, key)
-            block, size, key = self._block(key)
-            blocks.insert(0, block)
-            heads.add(size)
+            blocks.insert(0, self._block(key, is_last=not blocks))
+            key = blocks[0].source
         if not blocks:
             raise MismatchError("a model without transformer blocks is not a BERT")
-        share_layers = len(blocks) > 1 and all(block == blocks[0] for block in blocks)
-        for i, block in enumerate(blocks[:1] if share_layers else blocks):
+        weights = [block.variables for block in blocks]
+        share_layers = len(blocks) > 1 and all(each == weights[0] for each in weights)
+        for match in (embedding, *blocks):
+            for what, values in match.constants.items():
+                self._constants[what] = self._constants.get(what, set()) | values
+            for name, argument in match.arguments.items():
+                if self._arguments.setdefault(name, argument) != argument:
+                    raise MismatchError(f"both {self._arguments[name]!r} and {argument!r} are used as {name!r}")
+        for i, block in enumerate(weights[:1] if share_layers else weights):
             for role, variable in block.items():
                 self._assign(f"encoder/layer_{i}/{role}", variable)
-        self._embeddings(key)
+        for role, variable in embedding.variables.items():
+            self._assign(role, variable)
         for role, variable in pooler.items():
             self._assign(f"pooler/dense/{role}", variable)
         left_over = self.graph.variables - set(self.variables.values())
@@ -188,27 +203,48 @@ class _EncoderReader:
         self._check_arguments()
 
         hidden_dropout, attention_dropout = self._dropout_rates()
-        num_heads, head_size = self._only("head count", heads)
-        word_shape = self._shape("embeddings/word_embeddings")
+        block, form = self._form
+        own = BLOCKS[block].fields
+        num_heads, head_size = self._only("head count", {self._heads(block.attention) for block in blocks})
+        hidden_size = self._shape("embeddings/LayerNorm/gamma")[0]
+        if "encoder/embedding_hidden_mapping_in/bias" in self.variables:
+            hidden_size = self._shape("encoder/embedding_hidden_mapping_in/bias")[0]
+        if "bottleneck_size" in own:
+            form = {**form, "bottleneck_size": num_heads * head_size}
+        elif num_heads * head_size != hidden_size:
+            raise MismatchError(f"{num_heads} heads of size {head_size} are not as wide as the hidden states")
+        if "normalization" in own:
+            form = {**form, "normalization": self._only("normalization", self._constants["normalization"])}
+        epsilons = self._constants.get("LayerNorm epsilon", {1e-12})
+        word_shape, types = self._shape("embeddings/word_embeddings"), "embeddings/token_type_embeddings"
         config = BertConfig(
             vocab_size=word_shape[0],
-            hidden_size=num_heads * head_size,
+            hidden_size=hidden_size,
             num_layers=len(blocks),
             num_heads=num_heads,
             intermediate_size=self._shape("encoder/layer_0/intermediate/dense/kernel")[-1],
             max_position_embeddings=self._shape("embeddings/position_embeddings")[0],
-            type_vocab_size=self._shape("embeddings/token_type_embeddings")[0],
+            type_vocab_size=self._shape(types)[0] if types in self.variables else 0,
             hidden_act=self._only("activation", self._constants["activation"]),
-            layer_norm_epsilon=_shortest(self._only("LayerNorm epsilon", self._constants["LayerNorm epsilon"])),
+            layer_norm_epsilon=_shortest(self._only("LayerNorm epsilon", epsilons)),
             attention_mask_constant=_shortest(self._only("mask constant", self._constants["mask constant"])),
             hidden_dropout=hidden_dropout,
             attention_dropout=attention_dropout,
             pooler="tanh" if pooler else "identity",
             embedding_size=word_shape[1],
             share_layers=share_layers,
+            block=block,
+            **form,
         )
-        blocks = {f"encoder_outputs/{i}": output for i, output in enumerate(outputs)}
-        self._landmarks = {"embedding_output": key, **blocks, "pooled_output": pooled_output}
+        named = {f"encoder_outputs/{i}": output for i, output in enumerate(outputs)}
+        scores = {f"attention_scores/{i}": block.attention.weights for i, block in enumerate(blocks)}
+        if not {self._patterns.plain(key) for key in self.graph.outputs} & set(scores.values()):
+            scores = {}  # nobody is given them, and other notations have other axes inside
+        self._landmarks = {"embedding_output": key}
+        for i in range(len(blocks)):
+            for values in (scores, named):
+                self._landmarks |= {name: value for name, value in values.items() if name.endswith(f"/{i}")}
+        self._landmarks["pooled_output"] = pooled_output
         self._verify(config)
         return config
 
@@ -262,85 +298,50 @@ class _EncoderReader:
                 continue
         raise MismatchError("none of its outputs is a pooled_output, made of the first token's last hidden state")
 
-    def _is_embedding_output(self, key: Key) -> bool:
-        try:
-            norm, _ = self._embedding_norm(key)
-            return bool(self._patterns.lookups(norm.source))
-        except MismatchError:
-            return False
+    def _embeddings(self, key: Key) -> Match | None:
+        """Read the embeddings from their output, or tell that it is none by returning `None`."""
+        for block in BLOCKS if self._form is None else self._form[:1]:
+            for form in BLOCKS[block].embedding_variants():
+                try:
+                    match = self._match(block, BLOCKS[block].embed(Expressions(None), SimpleNamespace(**form)), key)
+                except MismatchError:
+                    continue
+                self._tell_words_from_types(match)
+                return match
+        return None
 
-    def _embedding_norm(self, key: Key) -> tuple[LayerNorm, Dense | None]:
-        """Read the embeddings' LayerNorm, and the projection to the hidden size that may follow it."""
-        try:
-            return self._patterns.layer_norm(key), None
-        except MismatchError:
-            projection = self._patterns.dense(key)
-            return self._patterns.layer_norm(projection.source), projection
+    def _tell_words_from_types(self, match: Match) -> None:
+        """Two tables are looked up by inputs: there are more words than types."""
+        pairs = (
+            (match.variables, "embeddings/word_embeddings", "embeddings/token_type_embeddings"),
+            (match.arguments, "input_word_ids", "input_type_ids"),
+        )
+        tables, words, types = pairs[0]
+        if types not in tables or any(tables[name][1] not in self.files.variable_names for name in (words, types)):
+            return
+        if self._sizes(tables[words])[0] < self._sizes(tables[types])[0]:
+            for named, one, other in pairs:
+                named[one], named[other] = named[other], named[one]
 
-    def _embeddings(self, key: Key) -> None:
-        norm, projection = self._embedding_norm(key)
-        if projection is not None:
-            self._assign("encoder/embedding_hidden_mapping_in/kernel", projection.kernel)
-            self._assign("encoder/embedding_hidden_mapping_in/bias", projection.bias)
-        self._assign("embeddings/LayerNorm/gamma", norm.gamma)
-        self._assign("embeddings/LayerNorm/beta", norm.beta)
-        self._constants["LayerNorm epsilon"].add(norm.epsilon)
-        tables = self._patterns.lookups(norm.source)
-        looked_up = [(table, argument) for table, argument in tables if argument is not None]
-        if len(tables) != 3 or len(looked_up) != 2:
-            raise MismatchError("the embedding is not the sum of word, position and type embeddings")
-        # Two tables are looked up by inputs: there are more words than types.
-        (words, word_ids), (types, type_ids) = sorted(looked_up, key=lambda pair: -self._sizes(pair[0])[0])
-        positions = next(table for table, argument in tables if argument is None)
-        self._assign("embeddings/word_embeddings", words)
-        self._assign("embeddings/position_embeddings", positions)
-        self._assign("embeddings/token_type_embeddings", types)
-        self._arguments.update(input_word_ids=word_ids, input_type_ids=type_ids)
-
-    def _block(self, key: Key) -> tuple[dict[str, Key], tuple[int, int], Key]:
-        """Read a transformer block from its output; return its weights, (heads, head size) and its input."""
-        output_norm, output, (intermediate, activation), middle = self._residual(key, self._patterns.activation)
-        if intermediate.source != middle:
-            raise MismatchError("a feed-forward layer does not read what it is added to")
-        attention_norm, projected, attention, source = self._residual(middle, self._patterns.attention)
-        for dense in (attention.query, attention.key, attention.value):
-            if dense.source != source:
-                raise MismatchError("queries, keys and values do not all come from what attention is added to")
-        self._constants["activation"].add(activation)
-        self._constants["LayerNorm epsilon"] |= {output_norm.epsilon, attention_norm.epsilon}
-        self._constants["mask constant"].add(attention.mask_constant)
-        if self._arguments.setdefault("input_mask", attention.mask) != attention.mask:
-            raise MismatchError("different blocks have different masks")
-        block = {}
-        for role, dense in {
-            "attention/self/query": attention.query,
-            "attention/self/key": attention.key,
-            "attention/self/value": attention.value,
-            "attention/output/dense": projected,
-            "intermediate/dense": intermediate,
-            "output/dense": output,
-        }.items():
-            block |= {f"{role}/kernel": dense.kernel, f"{role}/bias": dense.bias}
-        for role, norm in {"attention/output/LayerNorm": attention_norm, "output/LayerNorm": output_norm}.items():
-            block |= {f"{role}/gamma": norm.gamma, f"{role}/beta": norm.beta}
-        return block, self._heads(attention), source
-
-    def _residual(self, key: Key, read):
-        """Read `LayerNorm(x + dense(…))`; return the norm, the dense layer, what `read` makes of `…`, and `x`."""
-        norm = self._patterns.layer_norm(key)
-        one, other = self._patterns.sum(norm.source)
+    def _block(self, key: Key, is_last: bool) -> Match:
+        """Read a transformer block from its output."""
+        known = [self._form] if self._form else [(name, form) for name in BLOCKS for form in BLOCKS[name].variants()]
         problem = None
-        for branch, source in ((one, other), (other, one)):  # `x` may be a dense layer's result too
+        for block, form in known:
+            do, x = Expressions(None), Expression("input")
             try:
-                dense = self._patterns.dense(branch)
+                match = self._match(block, BLOCKS[block].compute(do, x, SimpleNamespace(**form), is_last), key)
             except MismatchError as error:
-                problem = problem or error
+                problem = error if problem is None or error.found > problem.found else problem
                 continue
-            try:
-                return norm, dense, read(dense.source), self._patterns.plain(source)
-            except MismatchError as error:
-                problem = error
+            self._form = block, form
+            return match
         raise problem
+
+    def _match(self, block: str, formula: Expression, key: Key) -> Match:
+        match = Match(self._patterns, may_scale_only="normalization" in BLOCKS[block].fields)
+        match.find(formula, key)
+        return match
 
     def _heads(self, attention) -> tuple[int, int]:
         """Return head count and size: from the kernel's axes, or in 2019's flat kernels from the scale 1/√size."""
@@ -362,10 +363,11 @@ class _EncoderReader:
 
     def _check_arguments(self) -> None:
         """Where the inputs have TF Hub's names, they must be used as these say."""
-        if set(self._arguments.values()) == set(INPUTS) and any(k != v for k, v in self._arguments.items()):
+        used = set(self._arguments.values())
+        if used <= set(INPUTS) and any(k != v for k, v in self._arguments.items()):
             raise self.unsupported(f"its inputs are used as {self._arguments}")
-        if len(set(self._arguments.values())) != len(INPUTS):
-            raise self.unsupported(f"it has not three inputs, but uses {self._arguments}")
+        if len(used) != len(self._arguments):
+            raise self.unsupported(f"one input is used as several: {self._arguments}")
 
     def _only(self, what: str, values: set):
         """Return the one value that all blocks share."""
@@ -406,7 +408,11 @@ class _EncoderReader:
                     continue  # rate 0: the dropout inside the feed-forward that BERT does not have
                 # The random tensor takes its shape from what it drops: a softmax, or a hidden state.
                 dropped = graph.nearest(uniform, lambda _, node: node is not None and node.op in ("Softmax", *MATMULS))
-                kind = attention if any(graph.nodes[key].op == "Softmax" for key in dropped) else hidden
+                # Talking heads are mixed, by a product, between softmax and dropout.
+                nearby = {
+                    graph.nodes[k].op for key in dropped for k in (key, *graph.nodes[key].inputs) if k in graph.nodes
+                }
+                kind = attention if "Softmax" in nearby else hidden
                 kind |= rates
             if hidden or attention:
                 if len(hidden) > 1 or len(attention) > 1:
@@ -420,7 +426,8 @@ class _EncoderReader:
         return UnsupportedArchitectureError(
             f"{self.files.path!r} is not an encoder that this package reproduces"
             + (f"; it seems to have {' and '.join(found)}" if found else "")
-            + f": {reason}. Supported are BERT (post-LayerNorm), ALBERT and ELECTRA in the layouts of TF Hub."
+            + f": {reason}. Supported are BERT, ALBERT, ELECTRA, talking-heads, MobileBERT and pre-LayerNorm "
+            "encoders in the layouts of TF Hub."
         )
 
 

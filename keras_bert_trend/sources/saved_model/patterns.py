@@ -39,7 +39,13 @@ _MAX_TERMS = 8
 
 
 class MismatchError(Exception):
-    """A value is not the expression it was looked at for; the message says why."""
+    """A value is not the expression it was looked at for; the message says why.
+
+    Attributes:
+        found: how many weights of a formula had been found before.
+    """
+
+    found = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,17 +59,20 @@ class Dense:
 
 @dataclasses.dataclass(frozen=True)
 class LayerNorm:
-    """`(source − mean) / sqrt(variance + epsilon) · gamma + beta` over the last axis."""
+    """`(source − mean) / sqrt(variance + epsilon) · gamma + beta` over the last axis.
+
+    Without epsilon it is `source · gamma + beta`, which MobileBERT has in its place.
+    """
 
     source: Key
     gamma: Key
     beta: Key
-    epsilon: float
+    epsilon: float | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-    """`softmax(scale · Q Kᵀ + (1 − mask) · mask_constant) V`, each of Q, K, V a dense layer of the same source."""
+    """`softmax(scale · Q Kᵀ + (1 − mask) · mask_constant) V`, each of Q, K, V a dense layer."""
 
     query: Dense
     key: Dense
@@ -71,6 +80,8 @@ class Attention:
     scale: float
     mask_constant: float
     mask: str  # the argument of the function that the mask is made of
+    weights: Key  # what multiplies V
+    mixes: tuple[Key, Key] | None  # of talking heads: what mixes the heads before the softmax, and after
 
 
 class Patterns:
@@ -83,8 +94,22 @@ class Patterns:
 
     def __init__(self, graph: Dataflow, describe: Callable[[Key], str]) -> None:
         self._graph = graph
-        self._describe = describe
+        self.describe = describe
         self._plain: dict[Key, Key] = {}
+        self._known: dict[tuple, object] = {}
+
+    def _once(self, read: Callable, key: Key):
+        """Return what `read` makes of a value, or raise what it raises; every value is read once."""
+        key = self._through(key)
+        if (read.__name__, key) not in self._known:
+            try:
+                self._known[read.__name__, key] = read(key)
+            except MismatchError as error:
+                self._known[read.__name__, key] = str(error)
+        known = self._known[read.__name__, key]
+        if isinstance(known, str):
+            raise MismatchError(known)
+        return known
 
     def dense(self, key: Key) -> Dense:
         """Read a dense layer with a bias.
@@ -96,14 +121,14 @@ class Patterns:
         if not self._is_variable(bias):
             product, bias = bias, product
         if not self._is_variable(bias):
-            raise self._mismatch(key, "a dense layer, which adds a bias")
+            raise self.mismatch(key, "a dense layer, which adds a bias")
         product = self._through(product)
         left, right = self._operands(product, MATMULS, "a matrix product with a kernel")
         if not self._is_variable(right) or self._is_variable(left):
-            raise self._mismatch(product, "a matrix product with a kernel")
+            raise self.mismatch(product, "a matrix product with a kernel")
         node = self._graph.nodes[product]
         if _is_transposed(node) or not _contracts_in_order(node):
-            raise self._mismatch(product, "a product with a kernel laid out as (inputs…, outputs…)")
+            raise self.mismatch(product, "a product with a kernel laid out as (inputs…, outputs…)")
         return Dense(self._through(left), self._through(right), self._through(bias))
 
     def layer_norm(self, key: Key) -> LayerNorm:
@@ -115,7 +140,9 @@ class Patterns:
         Raises:
             MismatchError: it is none.
         """
-        key = self._through(key)
+        return self._once(self._layer_norm, key)
+
+    def _layer_norm(self, key: Key) -> LayerNorm:
         for source in self._averaged(key):
             try:
                 leaves = self._leaves(key, {source}, _SMOOTH, _AVERAGES)
@@ -129,7 +156,25 @@ class Patterns:
                 for epsilon in sorted(c for c in constants if isinstance(c, float) and 0 < c < 0.1):
                     if self._is_layer_norm(key, LayerNorm(source, gamma, beta, epsilon)):
                         return LayerNorm(source, gamma, beta, epsilon)
-        raise self._mismatch(key, "a LayerNorm")
+        raise self.mismatch(key, "a LayerNorm")
+
+    def scale_and_shift(self, key: Key) -> LayerNorm:
+        """Read `x · gamma + beta`.
+
+        Raises:
+            MismatchError: it is something else.
+        """
+        product, beta = self._variable_last(key, _SUMS[:3], "a sum with a variable")
+        source, gamma = self._variable_last(product, ("Mul",), "a product with a variable")
+        return LayerNorm(self._through(source), self._through(gamma), self._through(beta), None)
+
+    def _variable_last(self, key: Key, ops: tuple[str, ...], what: str) -> tuple[Key, Key]:
+        one, other = self._operands(key, ops, what)
+        if not self._is_variable(other):
+            one, other = other, one
+        if not self._is_variable(other) or self._is_variable(one):
+            raise self.mismatch(key, what)
+        return one, other
 
     def _averaged(self, key: Key) -> list[Key]:
         """Return what the means next to a value are taken of, and what the means next to those are taken of."""
@@ -165,40 +210,100 @@ class Patterns:
         Raises:
             MismatchError: it is none, for example because something stands between softmax and values.
         """
+        return self._once(self._attention, key)
+
+    def _attention(self, key: Key) -> Attention:
         product, _ = self._through_transposes(key)
         weights, values = self._operands(product, MATMULS, "attention's product of weights and values")
-        softmax, _ = self._through_transposes(weights)
+        softmax, after = self._unmixed(self._through_transposes(weights)[0])
         if self._op(softmax) != "Softmax":
-            raise self._mismatch(softmax, "attention weights that come straight out of a softmax")
+            raise self.mismatch(softmax, "attention weights that come straight out of a softmax")
         if not _contracts_last_of_first(self._graph.nodes[product]):
-            raise self._mismatch(product, "attention weights summed over the keys")
+            raise self.mismatch(product, "attention weights summed over the keys")
         scores, bias = self._operands(self._graph.nodes[softmax].inputs[0], _SUMS, "attention scores plus a mask")
         if self._mask(bias) is None:
             scores, bias = bias, scores
         mask = self._mask(bias)
         if mask is None:
-            raise self._mismatch(softmax, "a softmax over scores plus (1 − mask) · constant")
+            raise self.mismatch(softmax, "a softmax over scores plus (1 − mask) · constant")
         scores, scale = self._unscaled(scores)
-        query, key_, scale = self._query_and_key(scores, scale)
+        scores, before = self._unmixed(scores)
+        if (before is None) != (after is None):
+            raise self.mismatch(softmax, "a softmax of heads that are mixed before and after it, or at neither place")
+        scores, another = self._unscaled(scores)
+        query, key_, scale = self._query_and_key(scores, scale * another)
         values, _ = self._through_transposes(values)
-        return Attention(query, key_, self.dense(values), scale, *mask)
+        mixes = None if before is None else (before, after)
+        return Attention(query, key_, self.dense(values), scale, *mask, self._through(weights), mixes)
 
-    def lookups(self, key: Key) -> list[tuple[Key, str | None]]:
-        """Read a sum of embedding lookups: each table, with the argument that is looked up (`None` for positions).
+    def _unmixed(self, key: Key) -> tuple[Key, Key | None]:
+        """Return what a product with a square variable is of, and that variable; else the value and `None`.
+
+        Which axes it sums over is computed in the end.
+        """
+        key = self._through(key)
+        node = self._graph.nodes.get(key)
+        if node is None or node.op not in MATMULS or len(node.inputs) != 2 or not self._is_variable(node.inputs[1]):
+            return key, None
+        return self._through_transposes(node.inputs[0])[0], self._through(node.inputs[1])
+
+    def terms(self, key: Key) -> tuple[Key, ...]:
+        """Return what a sum, of sums perhaps, adds up; a dense layer is one term.
 
         Raises:
-            MismatchError: a term depends on more than one table, or on more than one input.
+            MismatchError: there are too many.
         """
-        terms, pending = [], [self._through(key)]
+        terms: list[Key] = []
+        pending = [self._through(key)]
         while pending:
             if len(terms) + len(pending) > _MAX_TERMS:  # a sum of sums of itself could go on for ever
-                raise self._mismatch(key, "a sum of a few embeddings")
+                raise self.mismatch(key, "a sum of a few embeddings")
             term = pending.pop(0)
-            if self._op(term) in _SUMS:
+            if self._op(term) in _SUMS and self._try_dense(term) is None:
                 pending += [self._through(operand) for operand in self._graph.nodes[term].inputs]
                 continue
-            terms.append(self._lookup(term))
-        return terms
+            terms.append(term)
+        return tuple(terms)
+
+    def product(self, key: Key) -> tuple[Key, Key]:
+        """Read a product, element by element, of two values and return both."""
+        return self._operands(key, ("Mul",), "a product")
+
+    def neighbours(self, key: Key) -> Key:
+        """Read `[x of the next token, x, x of the token before]` side by side, and return `x`.
+
+        Raises:
+            MismatchError: it is something else.
+        """
+        after, x, before, axis = self._operands(key, ("ConcatV2",), "three words side by side", of=4)
+        x = self._through(x)
+        if self._number(axis) not in (2, -1) or (self._shifted(after), self._shifted(before)) != ((x, 1), (x, -1)):
+            raise self.mismatch(key, "the words of three neighbouring tokens side by side")
+        return x
+
+    def _shifted(self, key: Key) -> tuple[Key, int] | None:
+        """Return `x` and 1 for `x[:, 1:]` with a zero behind, `x` and −1 for `x[:, :-1]` with a zero before."""
+        node = self._graph.nodes.get(self._through(key))
+        if node is None or node.op not in ("Pad", "PadV2") or any(self._number(k) != 0 for k in node.inputs[2:]):
+            return None
+        padding, part = self._fold(node.inputs[1]), self._graph.nodes.get(self._through(node.inputs[0]))
+        if padding is None or part is None or part.op != "StridedSlice":
+            return None
+        begin, end, strides = (self._fold(k) for k in part.inputs[1:])
+        masks = {name: part.integer(f"{name}_mask") for name in ("begin", "end", "shrink_axis", "new_axis", "ellipsis")}
+        if any(place is None or place.shape != begin.shape or place.size not in (2, 3) for place in (begin, end)):
+            return None
+        if strides is None or (strides != 1).any() or masks["shrink_axis"] or masks["new_axis"] or masks["ellipsis"]:
+            return None
+        rest = (1 << begin.size) - 1 - 0b10
+        if masks["begin"] & rest != rest or masks["end"] & rest != rest:
+            return None
+        from_second = not masks["begin"] & 0b10 and begin[1] == 1 and masks["end"] & 0b10
+        to_last = (masks["begin"] & 0b10 or begin[1] == 0) and not masks["end"] & 0b10 and end[1] == -1
+        source = self._through(part.inputs[0])
+        if from_second and padding.tolist() == [[0, 0], [0, 1], [0, 0]]:
+            return source, 1
+        return (source, -1) if to_last and padding.tolist() == [[0, 0], [1, 0], [0, 0]] else None
 
     def first_token(self, key: Key) -> Key:
         """Read the first token's hidden state and return those of all.
@@ -209,7 +314,7 @@ class Patterns:
         key = self._through(key)
         node = self._graph.nodes.get(key)
         if node is None or not self._takes_first(node):
-            raise self._mismatch(key, "the first token's hidden state")
+            raise self.mismatch(key, "the first token's hidden state")
         return self._through(node.inputs[0])
 
     def tanh(self, key: Key) -> Key:
@@ -236,23 +341,30 @@ class Patterns:
         Raises:
             MismatchError: it is no element-wise function of one dense layer, or an unknown one.
         """
-        key = self._through(key)
+        return self._once(self._activation, key)
+
+    def _activation(self, key: Key) -> tuple[Dense, str]:
         inner = self._graph.nearest([key], lambda k, _: self._try_dense(k) is not None, stop=MATMULS)
         if len(inner) != 1:
-            raise self._mismatch(key, "an activation of one dense layer")
+            raise self.mismatch(key, "an activation of one dense layer")
         x = np.linspace(-30, 30, 1201)
         try:
             formula = read_formula(self._graph, key, self._through(inner[0]), self._number, self._through)
             (y,) = compute(self._graph, [key], {inner[0]: x}, keep_shapes=True)
         except (NoFormulaError, CannotComputeError) as error:
-            raise MismatchError(f"{self._describe(key)} is not an activation: {error}") from None
+            raise MismatchError(f"{self.describe(key)} is not an activation: {error}") from None
         for name, known in ACTIVATIONS.items():
             if formula.equals(known) and y.shape == x.shape and np.allclose(y, FUNCTIONS[name](x), 1e-6, 1e-6):
                 return self.dense(inner[0]), name
-        raise self._mismatch(key, f"one of the activations {sorted(ACTIVATIONS)}")
+        raise self.mismatch(key, f"one of the activations {sorted(ACTIVATIONS)}")
 
-    def _lookup(self, key: Key) -> tuple[Key, str | None]:
-        """Return the table that a term of the embeddings is looked up in, and the argument with the ids."""
+    def lookup(self, key: Key) -> tuple[Key, str | None]:
+        """Return the table that a value is looked up in, and the argument with the ids: `None` for positions.
+
+        Raises:
+            MismatchError: it is no lookup.
+        """
+        key = self._through(key)
         node = self._graph.nodes.get(key)
         argument = None
         if node is not None and self._takes_beginning(node):
@@ -262,9 +374,9 @@ class Patterns:
             if ids[0] == "argument":
                 argument = ids[1]
             elif not self._counts(ids):
-                raise self._mismatch(ids, "an input, or the positions")
+                raise self.mismatch(ids, "an input, or the positions")
         if table[0] != "variable":
-            raise self._mismatch(table, "an embedding table")
+            raise self.mismatch(table, "an embedding table")
         return table, argument
 
     def _gathered(self, key: Key) -> tuple[Key, Key]:
@@ -275,7 +387,7 @@ class Patterns:
         one_hot, table = (self._through(operand) for operand in self._operands(key, MATMULS, "a lookup in a table"))
         ids, _, on, off = self._operands(one_hot, ("OneHot",), "a one-hot", of=4)
         if (self._number(on), self._number(off)) != (1, 0):
-            raise self._mismatch(one_hot, "a one-hot")
+            raise self.mismatch(one_hot, "a one-hot")
         return table, self._through(ids)
 
     def _counts(self, key: Key) -> bool:
@@ -450,7 +562,7 @@ class Patterns:
             elif node.op in ops:
                 pending += node.inputs
             else:
-                raise self._mismatch(key, "part of such an expression")
+                raise self.mismatch(key, "part of such an expression")
         return leaves
 
     def _only_adds_axes(self, key: Key) -> bool:
@@ -491,7 +603,7 @@ class Patterns:
         key = self._through(key)
         node = self._graph.nodes.get(key)
         if node is None or node.op not in ops or len(node.inputs) != of:
-            raise self._mismatch(key, what)
+            raise self.mismatch(key, what)
         return tuple(node.inputs)
 
     def _try_dense(self, key: Key) -> Dense | None:
@@ -522,8 +634,9 @@ class Patterns:
         value = self._fold(key)
         return float(value.reshape(())) if value is not None and value.size == 1 else None
 
-    def _mismatch(self, key: Key, expected: str) -> MismatchError:
-        return MismatchError(f"{self._describe(key)} is not {expected}")
+    def mismatch(self, key: Key, expected: str) -> MismatchError:
+        """Return the error that a value is not what was expected."""
+        return MismatchError(f"{self.describe(key)} is not {expected}")
 
 
 def _is_transposed(node: Node) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from keras_bert_trend.encoder.config import BertConfig
+from keras_bert_trend.encoder.formula import Algebra
 from keras_bert_trend.sources.saved_model.arithmetic import CannotComputeError, compute, erf
 from keras_bert_trend.sources.saved_model.dataflow import Dataflow, Key
 
@@ -41,7 +42,7 @@ def find_difference(
     Args:
         graph: the dataflow that was read.
         landmarks: the values that a BERT has, by name, in the order in which they are computed: `embedding_output`,
-            the blocks' outputs, `pooled_output`.
+            the blocks' outputs, `pooled_output`; `attention_scores/0`, … if they are wanted.
         outputs: the graph's outputs, and which of these values each is.
         config: the architecture that was read.
         variables: role → the variable and its shape in the SavedModel.
@@ -57,7 +58,7 @@ def find_difference(
         inputs = _make_up_inputs(config, batch, min(length, config.max_position_embeddings))
         given = {key: weights[role] for role, (key, _) in variables.items()}
         given |= {key: inputs[name] for name, key in arguments.items()}
-        expected = dict(zip(landmarks, _bert(config, weights, inputs), strict=True))
+        expected = _bert(config, weights, inputs)
         try:
             # One after the other, each from the one before: nothing is computed twice, the first difference is named.
             for name, key in landmarks.items():
@@ -120,48 +121,72 @@ def _make_up_inputs(config: BertConfig, batch: int, length: int) -> dict[str, np
     return {
         "input_word_ids": generator.integers(config.vocab_size, size=mask.shape),
         "input_mask": mask,
-        "input_type_ids": generator.integers(config.type_vocab_size, size=mask.shape),
+        "input_type_ids": generator.integers(config.type_vocab_size or 2, size=mask.shape),
     }
 
 
 def _bert(config: BertConfig, weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray]):
-    """Yield the embedding output, every block's output and the pooled output (Devlin et al. 2019)."""
-    shapes = config.weight_shapes()
-
-    def weight(role):
-        return weights[role].reshape(shapes[role])
-
-    def dense(role, x):
-        return x @ weight(f"{role}/kernel") + weight(f"{role}/bias")
-
-    def norm(role, x):
-        x = x - x.mean(-1, keepdims=True)
-        x = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + config.layer_norm_epsilon)
-        return x * weight(f"{role}/gamma") + weight(f"{role}/beta")
-
-    def heads(x):
-        return x.reshape(*x.shape[:2], config.num_heads, config.head_size).swapaxes(1, 2)
-
-    ids, types = inputs["input_word_ids"], inputs["input_type_ids"]
-    x = weights["embeddings/word_embeddings"][ids]
-    x = x + weight("embeddings/token_type_embeddings")[types] + weight("embeddings/position_embeddings")[: ids.shape[1]]
-    x = norm("embeddings/LayerNorm", x)
-    if config.embedding_size != config.hidden_size:
-        x = dense("encoder/embedding_hidden_mapping_in", x)
-    yield x
-    masked = (1 - inputs["input_mask"])[:, None, None, :] * config.attention_mask_constant
+    """Return every value that a BERT has, by the formulas of its blocks."""
+    do, last = _Numbers64(config, weights, inputs), config.num_layers - 1
+    x = config.kind.embed(do, config)
+    values = {"embedding_output": x}
     for layer in range(config.num_layers):
-        name = f"encoder/layer_{0 if config.share_layers else layer}"
-        query, key, value = (heads(dense(f"{name}/attention/self/{role}", x)) for role in ("query", "key", "value"))
-        scores = np.exp(_below_zero(query @ key.swapaxes(2, 3) / math.sqrt(config.head_size) + masked))
-        context = scores / scores.sum(-1, keepdims=True) @ value
-        context = context.swapaxes(1, 2).reshape(x.shape)
-        x = norm(f"{name}/attention/output/LayerNorm", x + dense(f"{name}/attention/output/dense", context))
-        inner = FUNCTIONS[config.hidden_act](dense(f"{name}/intermediate/dense", x))
-        x = norm(f"{name}/output/LayerNorm", x + dense(f"{name}/output/dense", inner))
-        yield x
-    yield np.tanh(dense("pooler/dense", x[:, 0])) if config.pooler == "tanh" else x[:, 0]
+        do.prefix = f"encoder/layer_{0 if config.share_layers else layer}/"
+        values[f"encoder_outputs/{layer}"] = x = config.kind.compute(do, x, config, layer == last)
+        values[f"attention_scores/{layer}"] = do.probabilities
+    do.prefix = ""
+    values["pooled_output"] = np.tanh(do.dense("pooler/dense", x[:, 0])) if config.pooler == "tanh" else x[:, 0]
+    return values
 
 
-def _below_zero(x: np.ndarray) -> np.ndarray:
-    return x - x.max(-1, keepdims=True)
+class _Numbers64(Algebra):
+    """NumPy computes the formulas, in double precision."""
+
+    def __init__(self, config: BertConfig, weights, inputs) -> None:
+        super().__init__(config)
+        self.prefix = ""
+        self._weights, self._inputs, self._shapes = weights, inputs, config.weight_shapes()
+
+    def weight(self, name):
+        return self._weights[self.prefix + name].reshape(self._shapes[self.prefix + name])
+
+    def lookup(self, name, ids):
+        return self.weight(name)[self._inputs[ids]]
+
+    def positions(self, name):
+        return self.weight(name)[: self._inputs["input_mask"].shape[1]]
+
+    def neighbours(self, x):
+        nothing = np.zeros_like(x[:, :1])
+        following, before = (np.concatenate(two, axis=1) for two in ((x[:, 1:], nothing), (nothing, x[:, :-1])))
+        return np.concatenate([following, x, before], axis=-1)
+
+    def dense(self, name, x):
+        return x @ self.weight(f"{name}/kernel") + self.weight(f"{name}/bias")
+
+    def activate(self, x):
+        return FUNCTIONS[self.config.hidden_act](x)
+
+    def norm(self, name, x):
+        if self.config.normalization == "layer_norm":
+            x = x - x.mean(-1, keepdims=True)
+            x = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + self.config.layer_norm_epsilon)
+        return x * self.weight(f"{name}/gamma") + self.weight(f"{name}/beta")
+
+    def attention(self, query, key, value, mixes=None):
+        query, key, value = (
+            self._heads(self.dense(f"attention/self/{role}", x))
+            for role, x in (("query", query), ("key", key), ("value", value))
+        )
+        scores = self._mixed(query @ key.swapaxes(2, 3) / math.sqrt(self.config.head_size), mixes and mixes[0])
+        scores = scores + (1 - self._inputs["input_mask"])[:, None, None, :] * self.config.attention_mask_constant
+        scores = np.exp(scores - scores.max(-1, keepdims=True))
+        self.probabilities = self._mixed(scores / scores.sum(-1, keepdims=True), mixes and mixes[1])
+        context = (self.probabilities @ value).swapaxes(1, 2)
+        return context.reshape(*context.shape[:2], self.config.attention_width)
+
+    def _heads(self, x):
+        return x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_size).swapaxes(1, 2)
+
+    def _mixed(self, scores, name):
+        return scores if name is None else np.einsum("bnts,nm->bmts", scores, self.weight(f"{name}/kernel"))
