@@ -7,7 +7,7 @@ import html
 import json
 from typing import get_args
 
-from keras_bert_trend.cli.models import load_layer
+from keras_bert_trend.cli.models import keras_file, load_layer
 from keras_bert_trend.cli.options import add_model_options
 from keras_bert_trend.cli.output import PICTURES, add_output_options, check_output, write_result
 from keras_bert_trend.cli.reading import check_unicode
@@ -31,7 +31,7 @@ _SUFFIXES = (".txt", ".html", ".json", *PICTURES)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", metavar="TEXT", help="the text")
     add_output_options(parser, "FILE", f"one of {', '.join(_SUFFIXES)} (default: print a table)")
-    group = parser.add_argument_group("trend pooling (default: that of the model; smooth_trend for a handle)")
+    group = parser.add_argument_group("trend pooling (default: that of the model; as published for a handle)")
     group.add_argument("--reading", choices=get_args(Reading), help="which rows of attention are read")
     group.add_argument("--unit", choices=get_args(Unit), help="what competes: tokens, or words of several pieces")
     group.add_argument("--measure", choices=get_args(Measure), help="how change is measured")
@@ -45,6 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
     from keras_bert_trend.inspection.explanation import explain
 
     chosen = {name: getattr(arguments, name) for name in ("reading", "unit", "measure")}
+    if chosen["measure"] is None and keras_file(arguments.model) is None:
+        chosen["measure"] = "log_ratio"  # as `explain` does of a handle
     write_result(arguments, suffix, explain(text, load_layer(arguments), **chosen), _to_text)
     if arguments.output:
         print(f"wrote {arguments.output}")
