@@ -92,8 +92,10 @@ def framed(page: str) -> str:
 
 
 def write_page(page: str, path: str | os.PathLike[str]) -> None:
-    """Write a page; it is complete or not there."""
-    with complete_or_nothing(os.fspath(path), overwrite=True) as written, open(written, "w", encoding="utf-8") as file:
+    """Write a page to a folder that exists; the page is complete or not there."""
+    path = os.path.abspath(path)
+    os.stat(os.path.dirname(path))
+    with complete_or_nothing(path, overwrite=True) as written, open(written, "w", encoding="utf-8") as file:
         file.write(page)
 
 
