@@ -33,8 +33,8 @@ SOURCES = {
     "electra_small_like": "ELECTRA (Model Garden 2.20)",
     "albert": "ALBERT (Model Garden 2.20)",
     "google_tf1_checkpoint": "google-research/bert checkpoint (TF 1.15)",
-    "talking_heads": "talking-heads attention",
-    "mobilebert": "MobileBERT",
+    "talking_heads": "talking-heads attention (Model Garden 2.20)",
+    "mobilebert": "MobileBERT (Model Garden 2.20)",
 }
 OUTPUTS = ("pooled_output", "sequence_output", "encoder_outputs", "embedding_output", "attention_scores")
 
@@ -74,6 +74,8 @@ def differences(encoder, recorded, prefix) -> tuple[float, float | None]:
     largest = {True: 0.0, False: 0.0}
     for name in OUTPUTS:
         expected = recorded.get(f"{prefix}tf1_{name}", recorded[prefix + name])
+        if name == "encoder_outputs":  # MobileBERT's begin with the embedding output
+            expected = expected[-encoder.config.num_layers :]
         difference = np.abs(np.array(tf.stack(outputs[name])) - expected)
         difference = np.moveaxis(difference, 1, 0) if name in ("encoder_outputs", "attention_scores") else difference
         for row, is_real in zip(difference, real, strict=True):
@@ -100,11 +102,14 @@ def gradient_difference(encoder, model, recorded) -> float:
     with tf.GradientTape() as tape:
         pooled = encoder(dict(zip(INPUT_NAMES, inputs, strict=True)), training=False)["pooled_output"]
         loss = tf.reduce_sum(tf.square(pooled - target))
-    ours = dense(tape.gradient(loss, encoder.trainable_variables))
-    # Query, key and value are one variable here and three there. Each of the original's gradients belongs to the
-    # nearest of ours. The key's bias has none: a constant added to all scores changes no softmax.
-    fused = 3 * encoder.config.hidden_size
-    parts = [part for g in ours for part in (np.split(g, 3, -1) if g.shape[-1] == fused else [g])]
+    ours = BertEncoder(encoder.config)  # takes the gradients apart: query, key and value are one variable here
+    for variable, gradient in zip(
+        ours.trainable_variables, tape.gradient(loss, encoder.trainable_variables), strict=True
+    ):
+        variable.assign(tf.convert_to_tensor(gradient))
+    # Each of the original's gradients belongs to the nearest of ours. The key's bias has none: a constant added to all
+    # scores changes no softmax.
+    parts = list(ours.named_weights().values())
     largest = max(np.linalg.norm(g) for g in parts)
     worst = 0.0
     for gradient in theirs:
