@@ -1,6 +1,7 @@
 """`BertTrend` in every kind of model: shapes, training, invariance, saving, exporting, errors."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import warnings
@@ -186,11 +187,19 @@ def test_trend_gradient_reaches_the_word_embeddings_and_layer_0():
 def pool_all(layer, inputs):
     """Return the embeddings of every pooling, from one run of the encoder."""
     outputs = layer.encoder(inputs, return_attention_received=True)
-    kinds = layer.preprocessor.vocabulary.token_kinds
     return {
-        name: get_pooling(name, kinds)(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])
-        for name in POOLING_NAMES
+        name: pooling(outputs, inputs["input_mask"], input_word_ids=inputs["input_word_ids"])
+        for name, pooling in poolings_of(layer).items()
     }
+
+
+@functools.cache
+def poolings_of(layer):
+    """Return every pooling by name, made once: inside a graph none could create its weights."""
+    poolings = {name: get_pooling(name, layer.preprocessor.vocabulary.token_kinds) for name in POOLING_NAMES}
+    for pooling in poolings.values():
+        pooling.create_weights(layer.encoder.config.hidden_size, layer.encoder.config.num_layers)
+    return poolings
 
 
 class TestInvariance:

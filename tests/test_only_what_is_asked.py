@@ -98,7 +98,7 @@ class TestLastBlock:
         rows = []
         activation = encoder_ops.activation
         monkeypatch.setattr(
-            "keras_bert_trend.encoder.transformer_block.activation",
+            "keras_bert_trend.encoder.keras_algebra.activation",
             lambda x, name: rows.append(x.shape[0]) or activation(x, name),
         )
         preprocessor = BertPreprocessor(vocabulary, lower_case=True, sequence_length=24)
