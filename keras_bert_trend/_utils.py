@@ -27,8 +27,8 @@ def check_count(name: str, value) -> None:
 def complete_or_nothing(path: str, overwrite: bool) -> Iterator[str]:
     """Yield a temporary name near `path`, and give it the name `path` once everything is written.
 
-    It is written in a folder beside `path`, `path.xxxxxxxx`. A process that is killed leaves that folder behind; the
-    next one that writes `path` removes it.
+    It is written in a folder beside `path`, `path.xxxxxxxx.unfinished`. A process that is killed leaves that folder
+    behind; the next one that writes `path` removes it.
 
     Args:
         path: str. The file or folder to write.
@@ -98,12 +98,15 @@ def _exchange(one: str, other: str) -> bool:
     return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
+_UNFINISHED = ".unfinished"  # no file of a user's ends so after eight random characters
+
+
 @contextlib.contextmanager
 def _workplace(path: str) -> Iterator[str]:
     """Make a folder beside `path`, keep it locked while it is used, and clear it away."""
     parent, name = os.path.split(path)
     while True:
-        folder = tempfile.mkdtemp(prefix=f"{name}.", dir=parent)
+        folder = tempfile.mkdtemp(prefix=f"{name}.", suffix=_UNFINISHED, dir=parent)
         lock = lock_folder(folder)
         if lock is not None:
             break  # else another process took it for a leftover meanwhile
@@ -118,17 +121,21 @@ def _collect_leftovers(path: str) -> None:
     parent, name = os.path.split(path)
     for entry in os.listdir(parent):
         folder = os.path.join(parent, entry)
-        if not re.fullmatch(re.escape(name) + r"\.[a-z0-9_]{8}", entry) or not os.path.isdir(folder):
+        if not re.fullmatch(re.escape(name) + r"\.[a-z0-9_]{8}" + re.escape(_UNFINISHED), entry):
             continue
         with contextlib.suppress(OSError):  # nothing in it yet; also a live process may have taken its last step
             if not os.listdir(folder):
                 os.rmdir(folder)
-            elif set(os.listdir(folder)) <= {"lock", "new", "old"} and (lock := lock_folder(folder)) is not None:
-                _clear_away(folder, path, lock)
+            elif set(os.listdir(folder)) <= {"lock", "new", "old"}:
+                lock = lock_folder(folder)
+                if lock is not None and lock.is_locked:
+                    _clear_away(folder, path, lock)
 
 
 def lock_folder(folder: str):
     """Return a lock on a folder, or `None` if another process has it. The system unlocks those of killed processes.
+
+    Where the file system has no locks (NFS without its daemon), it returns a lock that is not `is_locked`.
 
     Args:
         folder: str. The folder; the lock is a file in it.
@@ -139,8 +146,10 @@ def lock_folder(folder: str):
     lock = filelock.FileLock(file)
     try:
         lock.acquire(timeout=0)
-    except (filelock.Timeout, OSError):
+    except (filelock.Timeout, FileNotFoundError):
         return None
+    except (OSError, NotImplementedError):
+        return lock
     if os.path.exists(file):
         return lock
     lock.release()

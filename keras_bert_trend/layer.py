@@ -18,7 +18,7 @@ from keras_bert_trend.encoder.bert_encoder import check_input_names
 from keras_bert_trend.encoder.ops import as_long_as, keep_mask
 from keras_bert_trend.encoder.rows import can_skip_padding, resized
 from keras_bert_trend.pooling import (
-    LayerPooling,
+    LevelPooling,
     Pooling,
     TrajectoryPooling,
     TrendPooling,
@@ -261,7 +261,7 @@ class BertTrend(keras.layers.Layer):
 
         Args:
             texts: iterable of str, path or `tf.data.Dataset`. What `embed` accepts, or a dataset of strings, batched or
-                not.
+                not, without labels.
             batch_size: int. The number of texts per batch of the encoder. Defaults to 64.
             show_progress: bool or `None`. Whether to show a progress bar on stderr; `None` shows it on a terminal.
                 Defaults to `False`.
@@ -275,14 +275,12 @@ class BertTrend(keras.layers.Layer):
         adaptable = [pooling for pooling in leaves(self.pooling) if isinstance(pooling, TrajectoryPooling)]
         if not adaptable:
             raise ValueError(f"`adapt` fits a TrajectoryPooling, but `pooling` is {self.pooling.name!r}.")
-        if hasattr(texts, "as_numpy_iterator"):
-            texts = (text for batch in texts.as_numpy_iterator() for text in np.ravel(batch))
-        layers = range(self.encoder.config.num_layers + 1)
-        means = LayerPooling(layers, combine="concat")
+        if hasattr(texts, "element_spec"):
+            texts = _texts_of(texts)
         chunks = embed_stream(
-            texts, self, pooling=means, chunk_size=1024, batch_size=batch_size, show_progress=show_progress
+            texts, self, pooling=LevelPooling(), chunk_size=1024, batch_size=batch_size, show_progress=show_progress
         )
-        levels = (chunk.reshape(len(chunk), len(layers), -1) for chunk in chunks)
+        levels = (chunk.reshape(len(chunk), self.encoder.config.num_layers + 1, -1) for chunk in chunks)
         for pooling, each in zip(adaptable, itertools.tee(levels, len(adaptable)), strict=True):
             pooling.adapt(each)
 
@@ -408,17 +406,30 @@ def _make_preprocessor(source, vocabulary, lower_case, sequence_length, max_leng
         text = load_text_source(vocabulary)
     elif vocabulary is not None:
         text = TextSource(vocabulary=vocabulary, origin="vocabulary")
+    strip_accents = None
     if lower_case is None:
         lower_case = text.lower_case if text.lower_case is not None else source.lower_case
+        strip_accents = text.strip_accents if text.strip_accents is not None else source.strip_accents
     return BertPreprocessor.from_source(
         text,
         lower_case=lower_case,
+        strip_accents=strip_accents,
         sequence_length=sequence_length,
         max_length=longest if max_length is None else max_length,
         truncate=truncate,
         normalization=text.normalization or source.normalization,
         name="preprocessor",
     )
+
+
+def _texts_of(dataset):
+    """Yield the texts of a data set of strings, batched or not."""
+    if getattr(dataset.element_spec, "dtype", None) != "string":
+        raise ValueError(
+            f"`texts` must be a data set of strings, got elements {dataset.element_spec}. Leave out labels by "
+            "texts.map(lambda text, label: text); pairs are given as an iterable of tuples."
+        )
+    return (text for batch in dataset.as_numpy_iterator() for text in np.ravel(batch))
 
 
 def _check_vocabulary(vocabulary: Vocabulary, encoder: BertEncoder) -> None:

@@ -246,6 +246,8 @@ class TestTest:
 
     def test_without_variance(self):
         assert corrected_resampled_t_test(np.zeros(5), 1 / 4) == (0, 0, 0, 1, 0.5)
+        alike = np.array([0.8, 0.9, 0.7, 0.6, 0.5]) - np.array([0.7, 0.8, 0.6, 0.5, 0.4])  # but for rounding
+        assert np.isnan(corrected_resampled_t_test(alike, 1 / 4).p)
         without_spread = corrected_resampled_t_test(np.ones(5), 1 / 4)
         assert without_spread[:3] == (1, 1, 1)
         assert np.isnan([without_spread.p, without_spread.above]).all()

@@ -58,6 +58,13 @@ def exported(tmp_path_factory):
 
 
 class TestEncoder:
+    @pytest.mark.parametrize("normalization", ["tf_text", "bert"])
+    def test_texts_are_read_as_they_were(self, tmp_path, normalization):
+        layer = BertPreprocessor.from_handle(V4, strip_accents=False, normalization=normalization)
+        BertEncoder.from_handle(V4).export_text_encoder(tmp_path / "model", layer)
+        again = BertPreprocessor.from_handle(tmp_path / "model")
+        assert (again.lower_case, again.strip_accents, again.normalization) == (True, False, normalization)
+
     @pytest.mark.smoke
     def test_reads_back_as_the_same_model(self, any_export):
         encoder, folder = any_export

@@ -73,6 +73,11 @@ class TestTfHub:
             "initializer_range": 0.02,
             "embedding_size": architecture["embedding_size"],
             "share_layers": False,
+            "block": "post_norm",
+            "final_norm": False,
+            "bottleneck_size": None,
+            "num_feed_forwards": 1,
+            "normalization": "layer_norm",
             **differs,
         }
 

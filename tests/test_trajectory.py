@@ -115,6 +115,13 @@ def test_bert_trend_adapts_to_texts_of_any_container(layer):
     np.testing.assert_allclose(to_numpy(layer.pooling.poolings[1].mean), steps.mean(axis=0), atol=1e-5)
 
 
+def test_labels_are_no_texts(layer):
+    for labels in ([0, 1, 1, 0], ["a", "b", "b", "a"]):
+        data = tf.data.Dataset.from_tensor_slices((SENTENCES[:4], labels))
+        with pytest.raises(ValueError, match="must be a data set of strings, got elements.*Leave out labels"):
+            layer.adapt(data)
+
+
 def test_what_was_adapted_is_in_embed_files_and_exports(layer, tmp_path):
     vectors = embed(SENTENCES, layer)
     np.testing.assert_allclose(vectors, to_numpy(layer(SENTENCES)), atol=1e-5)

@@ -1,12 +1,15 @@
 """What is written is whole or not there, and the old stays until then: whatever fails, and whenever a process ends."""
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
 
+import filelock
 import pytest
 
+from keras_bert_trend._utils import complete_or_nothing
 from tests.common import ROOT, run_fresh
 from tests.fuzz import disk, kills
 from tests.test_cli import run
@@ -25,6 +28,29 @@ MAIN = [("folder", "folder", True), ("folder", "folder", False), ("file", "file"
 )
 def test_old_or_new_whatever_happens(case):
     assert int(run_fresh(f"from tests.fuzz.disk import every_trouble; print(every_trouble{case})")) > 10
+
+
+def test_what_is_not_a_leftover_stays(tmp_path):
+    for name in ("out.20240131", "out.20240131/old", "out.abcdefgh", "out.abcdefgh.unfinished"):
+        (tmp_path / name).mkdir()
+    with complete_or_nothing(str(tmp_path / "out"), False) as path:
+        os.mkdir(path)
+    assert sorted(os.listdir(tmp_path)) == ["out", "out.20240131", "out.abcdefgh"]
+    assert os.listdir(tmp_path / "out.20240131") == ["old"]
+
+
+def test_a_disk_without_locks_is_written(tmp_path, monkeypatch):
+    def no_lock(self, timeout=None):
+        open(self.lock_file, "w").close()
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", no_lock)
+    with complete_or_nothing(str(tmp_path / "out"), False) as path:
+        with complete_or_nothing(str(tmp_path / "out"), False) as other:  # which takes the first for a live process
+            os.mkdir(other)
+        shutil.rmtree(tmp_path / "out")
+        os.mkdir(path)
+    assert os.listdir(tmp_path) == ["out"]
 
 
 @pytest.mark.parametrize("trouble", [disk.fail, disk.interrupt])

@@ -451,10 +451,7 @@ class BertEncoder(keras.layers.Layer):
         """
         from keras_bert_trend.export.tf_hub import write_text_encoder
 
-        vocabulary, lower_case = (
-            (None, None) if preprocessor is None else (preprocessor.vocabulary, preprocessor.lower_case)
-        )
-        write_text_encoder(os.fspath(path), self.config, self.named_weights(), vocabulary, lower_case, overwrite)
+        write_text_encoder(os.fspath(path), self.config, self.named_weights(), preprocessor, overwrite)
 
     def export_hugging_face(self, path: str | os.PathLike, preprocessor=None, *, overwrite: bool = False) -> None:
         """Write a folder that `transformers.BertModel` and `SentenceTransformer` open, with equal numbers.

@@ -22,7 +22,7 @@ from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import (
     POOLING_NAMES,
     ConcatPooling,
-    LayerPooling,
+    LevelPooling,
     Pooling,
     TrajectoryPooling,
     get_pooling,
@@ -378,18 +378,19 @@ def _features(texts, layer, chosen: Mapping[str, Any], controls: bool, batch_siz
     A row that is adapted has the token means of all layers as features, beside the embeddings it is concatenated with.
     """
     config, kinds = layer.encoder.config, layer.preprocessor.vocabulary.token_kinds
-    layers = range(config.num_layers + 1)
     paths, others, run = {}, {}, {}
     for name, value in chosen.items():
         parts = leaves(get_pooling(value, kinds))
         paths[name] = [part for part in parts if isinstance(part, TrajectoryPooling)]
         others[name] = [part for part in parts if not isinstance(part, TrajectoryPooling)]
+        for path in paths[name]:
+            _check_path(name, path, chosen, controls, config)
         if not paths[name]:
             run[name] = value
         elif others[name]:
             run[name] = ConcatPooling(others[name], name=f"beside_{len(run)}")
     if any(paths.values()):
-        run[None] = LayerPooling(layers, combine="concat", name="all_layers")
+        run[None] = LevelPooling(name="all_layers")
     embedded = embed(
         texts, layer, pooling=list(run.values()), output="dict", batch_size=batch_size, show_progress=show_progress
     )
@@ -405,6 +406,18 @@ def _features(texts, layer, chosen: Mapping[str, Any], controls: bool, batch_siz
                 widths[row] += sum(path.output_dim(config.hidden_size, config.num_layers) for path in paths[name])
                 features[row] = _projected(paths[name], arrays[None], beside, config.num_layers, control)
     return features, widths
+
+
+def _check_path(name: str, path: TrajectoryPooling, chosen, controls: bool, config) -> None:
+    if type(path) is not TrajectoryPooling:
+        raise ValueError(
+            f"`poolings`: {name!r} has a {type(path).__name__}; each fold makes a TrajectoryPooling, no subclass."
+        )
+    most = min(4, config.num_layers) * config.hidden_size
+    if controls and path.dim is not None and path.dim > most:
+        raise ValueError(f"`controls`: {name!r} has no control of its width {path.dim}; the widest has {most}.")
+    if controls and f"{name} (control)" in chosen:
+        raise ValueError(f"`poolings` must not have the name {f'{name} (control)'!r}: it is that of a control.")
 
 
 def _projected(paths: list[TrajectoryPooling], levels: np.ndarray, beside: np.ndarray | None, num_layers, control):

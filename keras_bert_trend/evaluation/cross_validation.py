@@ -208,7 +208,7 @@ def corrected_resampled_t_test(differences: np.ndarray, test_share: float) -> Di
     Source: Nadeau and Bengio 2003, "Inference for the generalization error", Machine Learning 52, §5.
     """
     count, mean, variance = len(differences), float(np.mean(differences)), np.var(differences, ddof=1)
-    if variance == 0:
+    if np.ptp(differences) <= 1e-12:  # equal but for rounding
         return Difference(mean, mean, mean, np.nan if mean else 1.0, np.nan if mean else 0.5)
     spread = np.sqrt((1 / count + test_share) * variance)
     half = spread * stats.t.ppf(0.975, count - 1)

@@ -30,8 +30,7 @@ def write_text_encoder(
     path: str,
     config: BertConfig,
     weights: Mapping[str, np.ndarray],
-    vocabulary: Vocabulary | None,
-    lower_case: bool | None,
+    preprocessor,
     overwrite: bool,
 ) -> None:
     """Write an encoder as a SavedModel.
@@ -40,8 +39,9 @@ def write_text_encoder(
         path: str. The folder to write; it is complete or not there.
         config: `BertConfig`. The architecture.
         weights: mapping. google-research/bert's name → array, as `BertEncoder.named_weights` gives them.
-        vocabulary: `Vocabulary` or `None`. Becomes the asset `vocab_file` or `sp_model_file`.
-        lower_case: bool or `None`. Becomes the variable `do_lower_case`.
+        preprocessor: `BertPreprocessor` or `None`. Its vocabulary becomes the asset `vocab_file` or `sp_model_file`,
+            its casing the variable `do_lower_case`. Two variables that TF Hub's interface does not have say what else
+            it does to texts: `strip_accents`, and `bert_normalization`.
         overwrite: bool. Whether to replace an existing `path`.
 
     Raises:
@@ -49,14 +49,19 @@ def write_text_encoder(
     """
     with complete_or_nothing(path, overwrite) as folder, tempfile.TemporaryDirectory() as assets:
         encoder = _TextEncoder(config, weights)
-        if vocabulary is not None:
-            asset = tf.saved_model.Asset(_write_asset(vocabulary, assets))
-            if vocabulary.asset_name == "vocab.txt":
+        if preprocessor is not None:
+            asset = tf.saved_model.Asset(_write_asset(preprocessor.vocabulary, assets))
+            if preprocessor.vocabulary.asset_name == "vocab.txt":
                 encoder.vocab_file = asset
             else:
                 encoder.sp_model_file = asset
-        if lower_case is not None:
-            encoder.do_lower_case = tf.Variable(lower_case, trainable=False, name="do_lower_case")
+            flags = {
+                "do_lower_case": preprocessor.lower_case,
+                "strip_accents": preprocessor.strip_accents,
+                "bert_normalization": preprocessor.normalization == "bert",
+            }
+            for name, flag in flags.items():
+                setattr(encoder, name, tf.Variable(flag, trainable=False, name=name))
         # What can be called later is what is traced now.
         for training in (True, False):
             encoder.__call__.get_concrete_function(_INPUTS, training, None)

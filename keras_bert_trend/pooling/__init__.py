@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         LayerPooling,
         SecondToLast,
     )
-    from keras_bert_trend.pooling.trajectory import TrajectoryPooling
+    from keras_bert_trend.pooling.trajectory import LevelPooling, TrajectoryPooling
     from keras_bert_trend.pooling.trend import TrendPooling
 
 _MODULES = {
@@ -39,6 +39,7 @@ _MODULES = {
     "LastFourConcat": "layer_mix",
     "LastFourSum": "layer_mix",
     "LayerPooling": "layer_mix",
+    "LevelPooling": "trajectory",
     "MaxPooling": "last_layer",
     "MeanPooling": "last_layer",
     "MeanStdPooling": "last_layer",
@@ -62,6 +63,7 @@ __all__ = [
     "LastFourConcat",
     "LastFourSum",
     "LayerPooling",
+    "LevelPooling",
     "MaxPooling",
     "MeanPooling",
     "MeanStdPooling",

@@ -111,12 +111,9 @@ class TrajectoryPooling(Pooling):
 
     def compute(self, outputs, input_mask, input_word_ids=None):
         """Return `(batch, dim)`."""
-        states = hidden_states(outputs)
-        wide = wide_dtype(states[-1])
-        levels = ops.stack([masked_mean(ops.cast(state, wide), input_mask) for state in states], axis=1)
         exists = ops.any(ops.cast(input_mask, "bool"), axis=1, keepdims=True)
-        pooled = self.project(levels)
-        return ops.cast(ops.where(exists, pooled, ops.zeros_like(pooled)), states[-1].dtype)
+        pooled = self.project(_levels(outputs, input_mask))
+        return ops.cast(ops.where(exists, pooled, ops.zeros_like(pooled)), outputs["sequence_output"].dtype)
 
     def project(self, levels):
         """Project the token means of all layers: float `(B, L + 1, hidden)` → `(B, dim)`."""
@@ -172,6 +169,31 @@ class TrajectoryPooling(Pooling):
         """Return the arguments, and the encoder's shape once it is known."""
         names = ("dim", "seed", "hidden_size", "num_layers")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable(package="keras_bert_trend")
+class LevelPooling(Pooling):
+    """What `TrajectoryPooling` is adapted to: the token means of all layers, side by side, in float32 or wider.
+
+    The steps between layers are small beside the layers: bfloat16 would round them away.
+    """
+
+    needs = Needs(padding=False)
+
+    def compute(self, outputs, input_mask, input_word_ids=None):
+        """Return `(batch, (L + 1) · hidden)`."""
+        levels = _levels(outputs, input_mask)
+        return ops.reshape(levels, (-1, levels.shape[1] * levels.shape[2]))
+
+    def output_dim(self, hidden_size: int, num_layers: int) -> int:
+        return (num_layers + 1) * hidden_size
+
+
+def _levels(outputs, input_mask):
+    """Return the token means of all layers `(batch, L + 1, hidden)`, in float32 or wider."""
+    states = hidden_states(outputs)
+    wide = wide_dtype(states[-1])
+    return ops.stack([masked_mean(ops.cast(state, wide), input_mask) for state in states], axis=1)
 
 
 def _cosines(num_layers: int, hidden_size: int, dim: int) -> np.ndarray:

@@ -232,8 +232,6 @@ def _normalization(path: str) -> tuple[bool | None, bool | None]:
     normalizer = read_json(tokenizer_file).get("normalizer") if os.path.isfile(tokenizer_file) else None
     read = read_normalizer(normalizer, tokenizer_file) if normalizer else (None, None)
     settings = read_json(settings_file) if os.path.isfile(settings_file) else {}
-    if "do_lower_case" not in settings:
-        return read
     names = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
     flags = {name: check_flag(name, settings[name], settings_file) for name in names if settings.get(name) is not None}
     if not flags.get("tokenize_chinese_chars", True):
@@ -241,7 +239,9 @@ def _normalization(path: str) -> tuple[bool | None, bool | None]:
             f"{settings_file!r}: tokenize_chinese_chars is false; only BERT's tokenizer is supported, which takes them "
             "apart. Without the tokenizer's files, the folder is an encoder that takes ids."
         )
-    return flags.get("do_lower_case"), flags.get("strip_accents")
+    if "do_lower_case" in settings:  # then `tokenizer_config.json` decides
+        return flags.get("do_lower_case"), flags.get("strip_accents")
+    return read[0], flags.get("strip_accents", read[1])
 
 
 def read_json(path: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def read_tf_hub_model(path: str) -> Source:
         config=reader.config,
         weights=_weights(files, reader.variables),
         vocabulary=_vocabulary(files),
-        lower_case=_lower_case(files),
+        **_text_flags(files),
         origin=path,
     )
 
@@ -99,7 +100,7 @@ def read_tf_hub_text(files: SavedModelFiles) -> TextSource:
     Raises:
         ValueError: the vocabulary or the casing is there, but cannot be read.
     """
-    return TextSource(vocabulary=_vocabulary(files), lower_case=_lower_case(files), origin=files.path)
+    return TextSource(vocabulary=_vocabulary(files), **_text_flags(files), origin=files.path)
 
 
 def _weights(files: SavedModelFiles, variables: dict[str, int]) -> LazyWeights:
@@ -130,9 +131,16 @@ def _vocabulary(files: SavedModelFiles) -> tuple[str, ...] | bytes | None:
     return None if sentence_pieces is None else read_bytes(sentence_pieces)
 
 
-def _lower_case(files: SavedModelFiles) -> bool | None:
-    node = files.child("do_lower_case")
-    return None if node not in files.variable_names else bool(files.read_variable(node))
+def _text_flags(files: SavedModelFiles) -> dict[str, Any]:
+    """Read what is done to texts: TF Hub's `do_lower_case`, and what `export_text_encoder` adds."""
+    nodes = {name: files.child(name) for name in ("do_lower_case", "strip_accents", "bert_normalization")}
+    flags = {name: bool(files.read_variable(node)) for name, node in nodes.items() if node in files.variable_names}
+    bert = flags.get("bert_normalization")
+    return {
+        "lower_case": flags.get("do_lower_case"),
+        "strip_accents": flags.get("strip_accents"),
+        "normalization": None if bert is None else "bert" if bert else "tf_text",
+    }
 
 
 class _EncoderReader:
