@@ -107,7 +107,7 @@ def test_what_is_left_out_changes_nothing(name):
     np.testing.assert_allclose(longer["pooled_output"], whole["pooled_output"], atol=1e-5)
 
 
-@every_config
+@every_kind
 def test_every_pooling_and_every_weight_trains(name):
     encoder, inputs = make(name), inputs_of(name)
     kinds = np.zeros(CONFIGS[name].vocab_size, "uint8")
@@ -126,13 +126,27 @@ def test_every_pooling_and_every_weight_trains(name):
 
 
 @every_kind
-def test_the_layer_contract(name):
-    config = dataclasses.replace(CONFIGS[name], num_layers=1, initializer_range=0.02)
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(name, policy):
+    inputs = inputs_of(name)
+    encoder = BertEncoder(dataclasses.replace(CONFIGS[name], initializer_range=0.05), dtype=policy)
+    wide = BertEncoder(encoder.config)
+    wide.set_named_weights(encoder.named_weights())
+    narrow, expected = encoder(inputs, return_attention_scores=True), wide(inputs, return_attention_scores=True)
+    assert narrow["sequence_output"].dtype == keras.DTypePolicy(policy).compute_dtype
+    for key in ("sequence_output", "attention_scores"):
+        one, other = (tf.cast(tf.stack(outputs[key]), "float32") for outputs in (narrow, expected))
+        np.testing.assert_allclose(one, other, atol=0.1)
+
+
+def test_the_layer_contract():
+    """Of MobileBERT, whose block differs most: the contract takes 20 s a kind."""
+    config = dataclasses.replace(CONFIGS["mobile"], num_layers=1, initializer_range=0.02)
     inputs = random_inputs(config, [6, 4, 2], 6)
     run_layer_contract(BertEncoder, {"config": config}, (inputs,), mask=inputs["input_mask"] == 1)
 
 
-@pytest.mark.parametrize("name", ["final_norm", "talking_heads", "mobile", "without_types"])
+@pytest.mark.parametrize("name", ["final_norm", "mobile", "without_types"])
 def test_written_back_and_read_again(name, tmp_path):
     encoder, inputs = make(name, num_layers=1), inputs_of(name)
     encoder.export_text_encoder(tmp_path / "hub")
@@ -147,7 +161,7 @@ def test_written_back_and_read_again(name, tmp_path):
         np.testing.assert_allclose(tf.stack(theirs[key]), tf.stack(values), atol=2e-5, err_msg=key)
 
 
-@every_config
+@every_kind
 def test_low_rank_updates(name):
     encoder, inputs = make(name), inputs_of(name)
     before = to_numpy(encoder(inputs, training=False)["sequence_output"])
