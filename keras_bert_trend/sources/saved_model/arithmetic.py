@@ -68,11 +68,11 @@ def compute(
         try:
             with np.errstate(all="ignore"):
                 elements, work = (0, 0) if passed_on else _estimate(node, inputs)
-                graph.files.spend((work + _CALL) / _PER_SECOND)
                 if held + 8 * elements > _MAX_BYTES:
                     raise ExceededBoundError(
                         f"to compute its {node.op} would take more than {_MAX_BYTES >> 30} GiB of memory"
                     )
+                graph.files.spend((work + _CALL) / _PER_SECOND)
                 result = inputs[0] if passed_on else np.asarray(_OPERATIONS[node.op](node, *inputs))
         except (CannotComputeError, ExceededBoundError):
             raise
