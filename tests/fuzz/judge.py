@@ -40,9 +40,13 @@ def outputs_of(model, inputs) -> dict[str, dict]:
     served = model.signatures["serving_default"](**inputs)
     served = [served[name] for name in sorted(served)]
     if isinstance(called, dict):
-        layers = called.pop("encoder_outputs")
+        layers, scores = called.pop("encoder_outputs"), called.pop("attention_scores", None)
+        # MobileBERT gives its attention scores, too, and its `encoder_outputs` begins with the embedding output.
+        layers = layers if scores is None else layers[-len(scores) :]
         called |= dict(enumerate(layers))
-        names = ["default", *range(len(served) - 3), "pooled_output", "sequence_output"]
+        served = [value for value in served if value.shape.rank < 4]
+        before = ["embedding_output"] * (len(served) - 3 - len(layers))
+        names = ["default", *before, *range(len(layers)), "pooled_output", "sequence_output"]
     else:
         names = ["pooled_output", "sequence_output"]
         called = dict(zip(names, called, strict=False))
