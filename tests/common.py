@@ -18,6 +18,18 @@ ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests" / "fixtures"
 SHARED = ROOT.parent / "shared"
 V4 = FIXTURES / "bert_v4_like" / "saved_model"
+#: The encoders that Google's exporters wrote, with their outputs.
+RECORDED = (
+    "bert_v4_like",
+    "bert_exact_gelu",
+    "bert_v3_2020",
+    "bert_v2_2020",
+    "bert_v1_2019",
+    "electra_small_like",
+    "albert",
+    "talking_heads",
+    "mobilebert",
+)
 
 
 def _has_avx512() -> bool:
@@ -40,12 +52,18 @@ SENTENCES = [
 ]
 
 
+def find_fixture(name: str, model: str = "saved_model") -> Path | None:
+    """Return a recorded model's folder: the copy in this repository, else the shared one, else `None`."""
+    found = (base / name for base in (FIXTURES, SHARED / "fixtures") if (base / name / model).is_dir())
+    return next(found, None)
+
+
 def fixture_folder(name: str, model: str = "saved_model") -> Path:
-    """Return a recorded model's folder: the copy in this repository, else the shared one, else skip."""
-    for base in (FIXTURES, SHARED / "fixtures"):
-        if (base / name / model).is_dir():
-            return base / name
-    pytest.skip(f"the shared fixture {name} is not here")
+    """Return a recorded model's folder, or skip."""
+    folder = find_fixture(name, model)
+    if folder is None:
+        pytest.skip(f"the shared fixture {name} is not here")
+    return folder
 
 
 def run_fresh(code: str, *arguments: str, **environment: str) -> str:

@@ -8,26 +8,15 @@ import tensorflow as tf
 
 from keras_bert_trend import BertEncoder
 from keras_bert_trend.encoder import INPUT_NAMES
-from tests.common import SAME_BITS, fixture_folder, to_numpy
+from tests.common import RECORDED, SAME_BITS, fixture_folder, to_numpy
 
-MODELS = [
-    "bert_v4_like",
-    "bert_exact_gelu",
-    "bert_v3_2020",
-    "bert_v2_2020",
-    "bert_v1_2019",
-    "electra_small_like",
-    "albert",
-    "talking_heads",
-    "mobilebert",
-]
 OUTPUTS = ["pooled_output", "sequence_output", "encoder_outputs", "embedding_output", "attention_scores"]
 
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("prefix", ["", "edge_"], ids=["plain", "edge"])
 @pytest.mark.parametrize("in_graph", [False, True], ids=["eager", "graph"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", RECORDED)
 def test_outputs_equal_the_recording(name, in_graph, prefix):
     folder = fixture_folder(name)
     drift = json.loads((folder / "info.json").read_text())["tf221"]["max_abs_diff"]

@@ -7,15 +7,14 @@ import tensorflow as tf
 
 from keras_bert_trend import BertEncoder
 from keras_bert_trend.encoder import INPUT_NAMES
-from tests.common import fixture_folder, to_numpy
-from tests.test_parity import MODELS
+from tests.common import RECORDED, fixture_folder, to_numpy
 
 GRADIENT_TOLERANCE = 1e-4
 OUTPUT_TOLERANCE = 2e-5
 LEARNING_RATE = 0.001
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", RECORDED)
 def test_gradients_and_an_sgd_step_equal_the_original(name):
     folder = fixture_folder(name)
     original = tf.saved_model.load(str(folder / "saved_model"))

@@ -9,34 +9,15 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tests.common import FIXTURES, SHARED
-
-FAMILIES = (
-    "bert_v4_like",
-    "bert_exact_gelu",
-    "bert_v3_2020",
-    "bert_v2_2020",
-    "bert_v1_2019",
-    "electra_small_like",
-    "albert",
-    "talking_heads",
-    "mobilebert",
-)
-
-
-def find(family: str) -> Path | None:
-    """Return a family's recorded SavedModel, if it is here."""
-    for base in (FIXTURES, SHARED / "fixtures"):
-        if (base / family / "saved_model").is_dir():
-            return base / family / "saved_model"
-    return None
+from tests.common import find_fixture
 
 
 def copy(family: str, folder: Path) -> saved_model_pb2.SavedModel:
     """Write a family's SavedModel, but for its description, to a new folder, and return the description."""
     left_out = shutil.ignore_patterns("fingerprint.pb", "keras_metadata.pb", "saved_model.pb")
-    shutil.copytree(find(family), folder, ignore=left_out, copy_function=shutil.copyfile)
-    proto = saved_model_pb2.SavedModel.FromString((find(family) / "saved_model.pb").read_bytes())
+    original = find_fixture(family) / "saved_model"
+    shutil.copytree(original, folder, ignore=left_out, copy_function=shutil.copyfile)
+    proto = saved_model_pb2.SavedModel.FromString((original / "saved_model.pb").read_bytes())
     _leave_out_layers(proto.meta_graphs[0])
     return proto
 

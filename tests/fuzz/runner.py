@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from tests.common import ROOT
+from tests.common import RECORDED, ROOT
 from tests.fuzz import families, file_edits, graph_edits
 
 
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--level", choices=("graph", "files"), default="graph")
     parser.add_argument("--edits", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--families", nargs="+", default=list(families.FAMILIES), choices=families.FAMILIES)
+    parser.add_argument("--families", nargs="+", default=list(RECORDED), choices=RECORDED)
     parser.add_argument("--log", default="/dev/null", help="write a line for every edit here")
     arguments = parser.parse_args()
     names, seeds = arguments.families, range(arguments.seed, arguments.seed + arguments.edits)

@@ -9,10 +9,10 @@ import random
 import pytest
 
 from tests import test_fast_wordpiece
-from tests.fuzz import families
+from tests.common import RECORDED, find_fixture
 from tests.fuzz.runner import run
 
-HERE = [family for family in families.FAMILIES if families.find(family)]
+HERE = [family for family in RECORDED if find_fixture(family)]
 KINDS = 150
 
 
