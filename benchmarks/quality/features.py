@@ -11,7 +11,9 @@ from keras import ops
 from benchmarks.harness import say
 from benchmarks.quality import encoders
 from benchmarks.quality.data import DataSet
-from keras_bert_trend import LayerPooling, MeanStdPooling, TrajectoryPooling, embed
+from keras_bert_trend import MeanStdPooling, TrajectoryPooling, embed
+from keras_bert_trend.evaluation.projection import levels_with_steps
+from keras_bert_trend.pooling import LevelPooling
 
 ADAPT_TEXTS = 1000  # of the training part, at most
 
@@ -29,10 +31,9 @@ def read(data: DataSet, encoder: str, work: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         say(f"{encoder}: {len(data.texts)} texts of {data.name}")
         layer = encoders.load(encoder, work, pooling="mean", trainable=False)
-        layers = range(layer.encoder.config.num_layers + 1)
-        poolings = [LayerPooling(layers, combine="concat", name="levels"), _StdOfLastFour(name="last_four_sum ⊕ std")]
+        poolings = [LevelPooling(name="levels"), _StdOfLastFour(name="last_four_sum ⊕ std")]
         arrays = embed(data.texts, layer, pooling=[*poolings, "smooth_trend", "trend"], output="dict")
-        arrays["levels"] = arrays["levels"].reshape(len(data.texts), len(layers), -1)
+        arrays["levels"] = arrays["levels"].reshape(len(data.texts), layer.encoder.config.num_layers + 1, -1)
         np.savez(path, **arrays)
     with np.load(path) as file:
         return dict(file)
@@ -40,9 +41,7 @@ def read(data: DataSet, encoder: str, work: Path) -> dict[str, np.ndarray]:
 
 def projected(blocks: np.ndarray, fit: np.ndarray, dim: int) -> np.ndarray:
     """Project blocks `(n, B, hidden)` as `TrajectoryPooling` projects steps, adapted to the rows `fit`."""
-    levels = np.cumsum(
-        np.pad(blocks.astype(np.float64), [(0, 0), (1, 0), (0, 0)]), axis=1
-    )  # whose steps are the blocks
+    levels = levels_with_steps(blocks.astype(np.float64))
     pooling = TrajectoryPooling(dim)
     pooling.adapt([levels[fit]])
     return ops.convert_to_numpy(pooling.project(ops.convert_to_tensor(levels.astype(np.float32))))

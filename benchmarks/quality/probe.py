@@ -24,6 +24,13 @@ def splits(data: DataSet, repeats: int, folds: int = 5) -> Iterator[tuple[np.nda
         yield from kind(folds, shuffle=True, random_state=repeat).split(data.rows, data.labels, data.groups)
 
 
+def split_training(data: DataSet, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return three quarters of the training rows to fit to, and the others to choose by; no group is split."""
+    inner = StratifiedGroupKFold(4, shuffle=True, random_state=0)
+    fit, held = next(inner.split(train, data.labels[train], data.groups[train]))
+    return train[fit], train[held]
+
+
 def score(data: DataSet, vectors: np.ndarray, train: np.ndarray, test: np.ndarray) -> float:
     """Return the score on the test rows, by a classifier fitted to the training rows; STS-B needs none."""
     if data.name == "stsb":
@@ -32,9 +39,7 @@ def score(data: DataSet, vectors: np.ndarray, train: np.ndarray, test: np.ndarra
         cosines = products / np.maximum(np.prod(np.linalg.norm(pairs, axis=2), axis=1), 1e-12)
         return float(spearmanr(cosines, data.labels[test]).statistic)
     features = _features(data, vectors)
-    inner = StratifiedGroupKFold(4, shuffle=True, random_state=0)
-    fit, held = next(inner.split(train, data.labels[train], data.groups[train]))
-    fit, held = train[fit], train[held]
+    fit, held = split_training(data, train)
     measure = _measure(data)
     found = [measure(held, scores) for scores in logistic(features, data.labels, fit, held, CS)]
     (scores,) = logistic(features, data.labels, train, test, [CS[int(np.argmax(found))]])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 from benchmarks.harness import say
 from benchmarks.quality import data, features, probe
@@ -50,9 +49,7 @@ def _fold(one: data.DataSet, levels: np.ndarray, train: np.ndarray, test: np.nda
     """Yield every embedding's name and accuracy."""
     last = levels[:, -4:]
     rows = {"last_four_sum": last.sum(axis=1), "last_four_concat": last.reshape(len(last), -1)}
-    inner = StratifiedGroupKFold(4, shuffle=True, random_state=0)
-    fit, held = next(inner.split(train, one.labels[train], one.groups[train]))
-    fit, held = train[fit], train[held]
+    fit, held = probe.split_training(one, train)
     shape = {"hidden_size": levels.shape[2], "num_layers": levels.shape[1] - 1}
 
     def standardised(vectors):

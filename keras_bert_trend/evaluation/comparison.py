@@ -9,13 +9,14 @@ import html
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 
 from keras_bert_trend._utils import check_count
 from keras_bert_trend.embedding.embed import embed
 from keras_bert_trend.embedding.texts import open_texts
+from keras_bert_trend.evaluation.names import Metric
 from keras_bert_trend.inspection.batch import as_layer
 from keras_bert_trend.inspection.drawing import BEST_COLOUR, aligned, draw_comparison, shortened
 from keras_bert_trend.layer import BertTrend
@@ -37,8 +38,6 @@ BASELINE = "majority class"
 
 _CLASSES_SHOWN = 8
 _FEW_TEXTS = 200  # fewer tell poolings apart only if they differ by several points
-
-Metric = Literal["F1", "macro-F1", "accuracy", "AUC", "MAP"]
 
 
 class Recommendation(NamedTuple):

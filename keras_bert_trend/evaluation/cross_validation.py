@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -24,8 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from keras_bert_trend._utils import progress_bar
-
-Metric = Literal["F1", "macro-F1", "accuracy", "AUC", "MAP"]
+from keras_bert_trend.evaluation.names import Metric
 
 MAX_ITERATIONS = 1000  # scikit-learn's default of 100 is not always enough; it stops where it has converged
 

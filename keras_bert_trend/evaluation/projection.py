@@ -40,5 +40,9 @@ class Trajectory(TransformerMixin, BaseEstimator):
         levels = np.reshape(X, (len(X), self.num_layers + 1, -1)).astype(np.float64)
         if not self.control:
             return levels
-        # Sums whose steps are the last four layers.
-        return np.cumsum(np.pad(levels[:, 1:][:, -4:], [(0, 0), (1, 0), (0, 0)]), axis=1)
+        return levels_with_steps(levels[:, 1:][:, -4:])
+
+
+def levels_with_steps(steps: np.ndarray) -> np.ndarray:
+    """Return the levels `(n, S + 1, hidden)`, zero at first, that take these steps `(n, S, hidden)`."""
+    return np.cumsum(np.pad(steps, [(0, 0), (1, 0), (0, 0)]), axis=1)

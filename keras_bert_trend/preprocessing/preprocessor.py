@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -18,8 +18,7 @@ from keras_bert_trend.preprocessing.segments import (
     with_rank,
 )
 from keras_bert_trend.preprocessing.vocabulary import Vocabulary, as_vocabulary
-
-Normalization = Literal["tf_text", "bert"]
+from keras_bert_trend.sources.source import Normalization
 
 _AUTO_LENGTH = 128
 #: What `BertNormalizer` drops (huggingface/tokenizers, normalizers/bert.rs): control, format and private characters.

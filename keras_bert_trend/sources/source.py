@@ -10,6 +10,8 @@ from typing import Any, BinaryIO, Literal
 
 from keras_bert_trend.encoder.config import BertConfig
 
+Normalization = Literal["tf_text", "bert"]
+
 
 class UnsupportedArchitectureError(ValueError):
     """The model was read, but this package does not reproduce its architecture's numbers."""
@@ -60,7 +62,7 @@ class TextSource:
     vocabulary: tuple[str, ...] | bytes | None
     lower_case: bool | None = None
     strip_accents: bool | None = None
-    normalization: Literal["tf_text", "bert"] | None = None
+    normalization: Normalization | None = None
     sequence_length: int | None = None
     origin: str
 

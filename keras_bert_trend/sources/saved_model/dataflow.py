@@ -181,18 +181,6 @@ class Dataflow:
             level = list(following)
         return []
 
-    def upstream(self, start: Key, until: set[Key]) -> set[Key]:
-        """Return all keys upstream of `start`, without walking beyond the keys in `until`."""
-        seen, pending = {start}, [start]
-        while pending:
-            key = pending.pop()
-            if key in until or key not in self.nodes:
-                continue
-            fresh = [source for source in self.nodes[key].inputs if source not in seen]
-            seen.update(fresh)
-            pending.extend(fresh)
-        return seen
-
     def _definition(self, name):
         if name not in self.files.library:
             raise ValueError(f"{self.files.path!r}: the function {name!r} is missing from saved_model.pb.")
