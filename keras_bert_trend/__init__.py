@@ -16,6 +16,7 @@ from keras_bert_trend.version import __version__
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time `_MODULES` says where each name lives
     from keras_bert_trend.embedding.embed import embed, embed_stream, similarity
+    from keras_bert_trend.embedding.embedder import Embedder
     from keras_bert_trend.encoder import BertConfig, BertEncoder
     from keras_bert_trend.evaluation.comparison import PoolingComparison, compare_poolings
     from keras_bert_trend.inspection.attention_map import (
@@ -58,6 +59,7 @@ _MODULES = {
     "BertTrend": "layer",
     "ClsPooling": "pooling",
     "ConcatPooling": "pooling",
+    "Embedder": "embedding.embedder",
     "Explanation": "inspection.explanation",
     "FirstLastMean": "pooling",
     "FusedAdamW": "optimizers",
@@ -100,6 +102,7 @@ __all__ = [
     "BertTrend",
     "ClsPooling",
     "ConcatPooling",
+    "Embedder",
     "Explanation",
     "FirstLastMean",
     "FusedAdamW",

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from keras_bert_trend.cli import classifier
-from keras_bert_trend.cli.models import layer_of, load_keras_model
 from keras_bert_trend.cli.reading import TextFile, read_labelled
+from keras_bert_trend.embedding.keras_files import layer_of, load_keras_model
 from tests.common import V4
 from tests.test_cli import run
 

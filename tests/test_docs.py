@@ -143,6 +143,7 @@ def test_the_pictures_are_drawn_by_the_code(minilm_installed, tmp_path):
         "layer",
         "pooling.base",
         "embedding.embed",
+        "embedding.embedder",
         "inspection.explanation",
         "inspection.word_vectors",
         "inspection.attention_map",

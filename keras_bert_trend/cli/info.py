@@ -9,8 +9,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from keras_bert_trend.cli.models import KERAS_FILE, keras_file, layer_of, load_keras_model, read_trained
+from keras_bert_trend.cli.models import KERAS_FILE, keras_file, read_trained
 from keras_bert_trend.cli.start import import_tensorflow
+from keras_bert_trend.embedding.keras_files import layer_of, load_keras_model
 
 HELP = "describe a model"
 DESCRIPTION = """\

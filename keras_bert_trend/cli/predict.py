@@ -8,11 +8,12 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from keras_bert_trend.cli.models import KERAS_FILE, SAVED_MODEL, keras_file, load_keras_model, read_labels
+from keras_bert_trend.cli.models import KERAS_FILE, SAVED_MODEL, keras_file, read_labels
 from keras_bert_trend.cli.options import UsageError, positive
 from keras_bert_trend.cli.output import add_output_options, check_output, open_output
 from keras_bert_trend.cli.reading import FORMATS_NOTE, add_text_options, check_unicode, in_chunks, open_texts
 from keras_bert_trend.cli.start import import_tensorflow
+from keras_bert_trend.embedding.keras_files import load_keras_model
 
 HELP = "classify texts with what `train` wrote"
 DESCRIPTION = f"""\

@@ -15,14 +15,11 @@ from typing import Any, Literal, get_args, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_bert_trend._utils import check_count, progress_bar
-from keras_bert_trend.embedding.runner import EmbeddingRunner
-from keras_bert_trend.embedding.texts import open_texts
-from keras_bert_trend.embedding.vectors import Precision, VectorFormat, normalized
+from keras_bert_trend.embedding.embedder import WINDOW, Embedder
+from keras_bert_trend.embedding.vectors import Precision, normalized
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import Pooling
 
-_WINDOW = 4096  # texts that are sorted together: enough that a batch's lengths differ by little
 Metric = Literal["cosine", "dot", "euclidean"]
 
 
@@ -114,8 +111,9 @@ def embed(
         texts: list, tuple, 1-D NumPy array, pandas Series, iterator, generator or path. The texts, `str` or UTF-8
             `bytes`; tuples of two texts for pairs; or an `os.PathLike` that names a UTF-8 file with one text per line.
             An empty text has an embedding too. A single `str` is an error: pass `[text]`.
-        model: `BertTrend`, str or path. A layer with a preprocessor, or a handle as `BertTrend` takes it. Every call
-            reads and traces a handle again, so pass a layer if you call `embed` often.
+        model: `BertTrend`, str or path. A layer with a preprocessor, a handle as `BertTrend` takes it, or a `.keras`
+            file with such a layer. Every call reads and traces a handle or file again, so pass a layer if you call
+            `embed` often.
         pooling: str, `Pooling`, list of them or `None`. A name, a layer, or a list to concatenate. Defaults to the
             layer's own, or to `BertTrend`'s default for a handle.
         batch_size: int. The largest number of texts per batch. Batches of texts longer than 128 tokens hold fewer, up
@@ -147,31 +145,26 @@ def embed(
         ValueError: if an argument does not fit; if a text is not a `str`, is not valid Unicode, or is too long with
             `truncate=False` (the message has its position); or if the layer has no preprocessor.
     """
-    if output not in ("numpy", "tf", "dict"):
-        raise ValueError(f'`output` must be "numpy", "tf" or "dict", got {output!r}.')
-    texts, total = open_texts(texts)
-    runner = EmbeddingRunner(model, pooling, output == "dict", batch_size, max_length, truncate, jit_compile)
-    form = VectorFormat(runner.dims, normalize, truncate_dim, precision, ranges, calibrate=True)
-    chunks = [form.nothing()]
-    with progress_bar(show_progress, total) as advance:
-        chunks += [form.chunk(vectors) for vectors in runner.stream(texts, _WINDOW, advance)]
-    runner.warn_about_trimmed()
-    results = form.all(dict(zip(form.dims, map(np.concatenate, zip(*chunks, strict=True)), strict=True)))
-    if output == "dict":
-        return results
-    (result,) = results.values()
-    if output == "tf":
-        import tensorflow as tf
-
-        return tf.convert_to_tensor(result)
-    return result
+    embedder = Embedder(
+        model,
+        pooling=pooling,
+        batch_size=batch_size,
+        max_length=max_length,
+        truncate=truncate,
+        normalize=normalize,
+        truncate_dim=truncate_dim,
+        precision=precision,
+        ranges=ranges,
+        jit_compile=jit_compile,
+    )
+    return embedder._embed(texts, show_progress, output)
 
 
 def embed_stream(
     texts: Iterable[Any] | os.PathLike[str],
     model: BertTrend | str | os.PathLike[str],
     *,
-    chunk_size: int = _WINDOW,
+    chunk_size: int = WINDOW,
     pooling: str | Pooling | Sequence[str | Pooling] | None = None,
     batch_size: int = 64,
     max_length: int | None = None,
@@ -215,20 +208,19 @@ def embed_stream(
     Raises:
         ValueError: as in `embed`. The call checks the arguments; each text is checked when it is reached.
     """
-    check_count("chunk_size", chunk_size)
-    texts, total = open_texts(texts)
-    runner = EmbeddingRunner(model, pooling, False, batch_size, max_length, truncate, jit_compile)
-    form = VectorFormat(runner.dims, normalize, truncate_dim, precision, ranges, calibrate=False)
-
-    def chunks():
-        try:
-            with progress_bar(show_progress, total) as advance:
-                for vectors in runner.stream(texts, chunk_size, advance):
-                    yield form.chunk(vectors)[0]
-        finally:  # also where the caller has seen enough
-            runner.warn_about_trimmed()
-
-    return chunks()
+    embedder = Embedder(
+        model,
+        pooling=pooling,
+        batch_size=batch_size,
+        max_length=max_length,
+        truncate=truncate,
+        normalize=normalize,
+        truncate_dim=truncate_dim,
+        precision=precision,
+        ranges=ranges,
+        jit_compile=jit_compile,
+    )
+    return embedder.stream(texts, chunk_size=chunk_size, show_progress=show_progress)
 
 
 def similarity(a: ArrayLike, b: ArrayLike | None = None, metric: Metric = "cosine") -> np.ndarray:

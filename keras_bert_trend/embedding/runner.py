@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_bert_trend._utils import check_count
 from keras_bert_trend.embedding.batches import padded_lengths, plan_batches, rounded_up, whole_vectors
 from keras_bert_trend.embedding.compiled import compiled_function, named_poolings
 from keras_bert_trend.embedding.texts import windows
-from keras_bert_trend.inspection.batch import as_layer
 from keras_bert_trend.layer import BertTrend
 
 _TOKENIZER_BATCH = 1024
@@ -29,14 +27,13 @@ class _Batch(NamedTuple):
 
 
 class EmbeddingRunner:
-    """A model, its poolings, and how it is run over texts; see `embed` for the arguments."""
+    """A layer, its poolings, and how it is run over texts, once; see `embed` for the arguments."""
 
-    def __init__(self, model, pooling, separate, batch_size, max_length, truncate, jit_compile) -> None:
-        check_count("batch_size", batch_size)
-        layer = as_layer(model, truncate=True, argument="model")
+    def __init__(self, layer, pooling, separate, batch_size, max_length, truncate, jit_compile, threads) -> None:
         self.preprocessor = layer.preprocessor
         self.limit = _longest(layer, max_length)
         self.batch_size, self.truncate = batch_size, truncate
+        self.at_once = min(threads or _AT_ONCE, _AT_ONCE)
         self.trimmed = self.seen = 0
         poolings = named_poolings(layer, pooling, separate)
         # A compiler wants few shapes. Without one nothing is padded but within a batch, for attention alone.
@@ -59,13 +56,13 @@ class EmbeddingRunner:
                     batches = ready.result()
                     yield self._compute(batches, advance)
 
-    def warn_about_trimmed(self) -> None:
-        """Say how many texts were cut, to the caller's caller."""
+    def warn_about_trimmed(self, stacklevel: int) -> None:
+        """Say how many texts were cut, to the caller so many calls up."""
         if self.trimmed:
             warnings.warn(
                 f"{self.trimmed} of {self.seen} texts have more than {self.limit} tokens and were trimmed. "
                 "truncate=False refuses them instead.",
-                stacklevel=3,
+                stacklevel=stacklevel,
             )
 
     def _prepare(self, window: list[tuple[bytes, ...]]) -> list[_Batch]:
@@ -111,7 +108,7 @@ class EmbeddingRunner:
         return results
 
     def _run(self, batches: list[_Batch]) -> Iterator[tuple[_Batch, list[np.ndarray]]]:
-        """Yield every batch with its vectors; under TensorFlow two batches run at a time.
+        """Yield every batch with its vectors; under TensorFlow two batches run at a time, unless there is one thread.
 
         While one batch keeps a single core busy (small operations, copies, Python), the other uses the rest.
         """
@@ -123,12 +120,12 @@ class EmbeddingRunner:
             yield from ((batch, run(batch)) for batch in batches)
             return
         self.function.call.get_concrete_function()  # traced here: Keras's settings are those of the caller's thread
-        with ThreadPoolExecutor(_AT_ONCE, "keras_bert_trend.embed") as workers:
+        with ThreadPoolExecutor(self.at_once, "keras_bert_trend.embed") as workers:
             waiting: collections.deque = collections.deque()
             try:
                 for batch in batches:
                     waiting.append((batch, workers.submit(run, batch)))
-                    if len(waiting) > _AT_ONCE:
+                    if len(waiting) > self.at_once:
                         ready, future = waiting.popleft()
                         yield ready, future.result()
                 for ready, future in waiting:
