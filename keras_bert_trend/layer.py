@@ -7,7 +7,7 @@ import itertools
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ from keras import ops
 
 from keras_bert_trend.encoder import INPUT_NAMES, BertEncoder
 from keras_bert_trend.encoder.bert_encoder import check_input_names
-from keras_bert_trend.encoder.ops import as_long_as, keep_mask
+from keras_bert_trend.encoder.ops import as_long_as, keep_mask, wide_dtype
 from keras_bert_trend.encoder.rows import can_skip_padding, resized
 from keras_bert_trend.pooling import (
     LevelPooling,
@@ -28,6 +28,7 @@ from keras_bert_trend.pooling import (
 )
 from keras_bert_trend.preprocessing import BertPreprocessor, Vocabulary
 from keras_bert_trend.preprocessing.segments import as_segments, flattened, is_batch, to_string_tensors
+from keras_bert_trend.preprocessing.windows import WindowKind, check_stride
 
 _EVERYTHING = {"return_attention_scores": True, "return_attention_received": True}  # that the encoder has
 
@@ -54,6 +55,13 @@ class BertTrend(keras.layers.Layer):
             text's embedding does not depend on its batch. (A custom pooling declares that with `needs`.)
         max_length: int or `None`. With `sequence_length=None`, the longest text taken. Defaults to the model's length.
         truncate: bool. With `sequence_length=None`, whether to trim longer texts instead of refusing them.
+        windows: str or `None`. What to do with texts longer than `sequence_length` (or `max_length`, or the model)
+            instead: cut them into windows of that length that overlap, each between `[CLS]` and `[SEP]`, and average
+            the windows' embeddings, of all of them (`"mean"`) or of the first and the last (`"first_last"`). Every
+            token counts once: windows that share it share its weight. A text that fits is embedded as without. Pairs
+            and ids are refused. Defaults to `None`.
+        stride: int or `None`. With `windows="mean"`, the number of tokens from the start of a window to the start of
+            the next, at most the window's tokens. Defaults to three quarters of them.
         trainable: bool or `None`. Whether BERT trains; see `BertEncoder`, also for the next three. With an `encoder`,
             `False` freezes what this layer computes (no gradient, no dropout) and leaves the encoder as it is for the
             others that share it; set `encoder.trainable` to freeze it for all. `None` follows the encoder.
@@ -97,6 +105,8 @@ class BertTrend(keras.layers.Layer):
         sequence_length: int | str | None = "auto",
         max_length: int | None = None,
         truncate: bool = False,
+        windows: WindowKind | None = None,
+        stride: int | None = None,
         trainable: bool | None = None,
         freeze_embeddings: bool = False,
         trainable_layers: int | None = None,
@@ -151,9 +161,11 @@ class BertTrend(keras.layers.Layer):
         token_kinds = None if preprocessor is None else preprocessor.vocabulary.token_kinds
         self.pooling = get_pooling(pooling, token_kinds)
         self.return_all = return_all
+        self.windows, self.stride = windows, stride
         # Fails here, rather than in the first call, if the pooling does not fit the encoder.
         shape = (encoder.config.hidden_size, encoder.config.num_layers)
         self._embedding_dim = self.pooling.output_dim(*shape)
+        self._check_windows()
         self.pooling.create_weights(*shape)
         if handle is not None:
             # Nothing else uses this encoder: a pooler that nobody reads would only be a weight without a gradient.
@@ -204,17 +216,58 @@ class BertTrend(keras.layers.Layer):
     def call(self, inputs, return_all=None, training=None):
         return_all = self.return_all if return_all is None else return_all
         if _is_ids(inputs):
+            if self.windows is not None:
+                raise ValueError(f"`inputs` must be strings: this layer has windows={self.windows!r}.")
             check_input_names(inputs)
             inputs = {name: as_long_as(inputs[name], inputs["input_word_ids"]) for name in INPUT_NAMES}
             return self._call_on_ids(inputs, return_all, training)
         segments = as_segments(to_string_tensors(inputs))
         shape = segments[0].shape
         flat = tuple(map(flattened, segments))
-        ids = self.preprocessor.call(flat if len(flat) == 2 else flat[0])
-        result = self._call_on_ids(ids, return_all, training, strings=True)
+        if self.windows is None:
+            ids = self.preprocessor.call(flat if len(flat) == 2 else flat[0])
+            result = self._call_on_ids(ids, return_all, training, strings=True)
+        else:
+            result = self._call_on_windows(flat, return_all, training)
         if return_all or is_batch(shape):
             return result
         return ops.reshape(result, (*ops.shape(segments[0]), self.embedding_dim))
+
+    def _call_on_windows(self, segments, return_all, training):
+        if return_all or len(segments) == 2:
+            what = "`return_all`" if return_all else "A pair"
+            raise ValueError(f"{what} needs one sequence a text, but this layer has windows={self.windows!r}.")
+        (texts,) = segments
+        ids, windows = self.preprocessor.preprocess_windows(texts, self._longest, self.windows, self.stride)
+        embeddings = self._call_on_ids(ids, False, training, strings=True)
+        wide = ops.cast(embeddings, wide_dtype(embeddings)) * ops.cast(windows.weights, wide_dtype(embeddings))[:, None]
+        result = ops.segment_sum(wide, windows.owners, num_segments=ops.shape(texts)[0])
+        result = ops.cast(result, embeddings.dtype)
+        result.set_shape((texts.shape[0], self.embedding_dim))
+        return result
+
+    @property
+    def _longest(self) -> int:
+        """The most tokens of a sequence, special tokens included."""
+        preprocessor, positions = self.preprocessor, self.encoder.config.max_position_embeddings
+        return preprocessor.sequence_length or preprocessor.max_length or positions
+
+    def _check_windows(self) -> None:
+        if self.windows is None:
+            if self.stride is not None:
+                raise ValueError(f"`stride` goes with windows='mean', got {self.stride!r} without.")
+            return
+        if self.windows not in get_args(WindowKind):
+            raise ValueError(f"`windows` must be None or one of {get_args(WindowKind)}, got {self.windows!r}.")
+        if self.preprocessor is None:
+            raise ValueError("`windows` cuts texts, but this layer has no preprocessor.")
+        if self.return_all:
+            raise ValueError("`return_all` shows one sequence a text; it cannot be given with `windows`.")
+        if getattr(self.pooling, "level", "sentence") == "token":
+            raise ValueError("`windows` averages one vector a window; the pooling gives one a token.")
+        from keras_bert_trend.preprocessing.packing import special_token_count
+
+        check_stride(self.stride, self.windows, self._longest - special_token_count(1))
 
     def _call_on_ids(self, inputs, return_all, training, strings=False):
         if self.trainable:
@@ -335,10 +388,8 @@ class BertTrend(keras.layers.Layer):
         return (*texts, *tokens, self.embedding_dim)
 
     def _without_needless_padding(self, inputs: Mapping) -> dict[str, Any]:
-        preprocessor, positions = self.preprocessor, self.encoder.config.max_position_embeddings
-        padding_id = preprocessor.vocabulary.special_ids.padding
-        longest = preprocessor.sequence_length or preprocessor.max_length or positions
-        return resized(inputs, padding_id, longest, self.encoder.config.kind.reads_next_token)
+        padding_id = self.preprocessor.vocabulary.special_ids.padding
+        return resized(inputs, padding_id, self._longest, self.encoder.config.kind.reads_next_token)
 
     def get_config(self) -> dict[str, Any]:
         """Return the three parts; the handle is not kept, nor needed again."""
@@ -349,6 +400,8 @@ class BertTrend(keras.layers.Layer):
             "preprocessor": None if self.preprocessor is None else serialize(self.preprocessor),
             "pooling": serialize(self.pooling),
             "return_all": self.return_all,
+            "windows": self.windows,
+            "stride": self.stride,
             "made_encoder": self._made_encoder,
         }
 

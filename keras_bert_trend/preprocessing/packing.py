@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bert_trend.preprocessing.vocabulary import SpecialIds
+from keras_bert_trend.preprocessing.windows import WindowKind, Windows, cut_into_windows
 
 _PADDING, _START, _END = range(3)  # the first of the ids that a position may hold; the segments' tokens follow
 _SPECIAL_IDS = 3
@@ -135,6 +136,12 @@ class TokenArrays(NamedTuple):
     def lengths(self) -> np.ndarray:
         """Return the texts' lengths, special tokens included: int `(texts,)`."""
         return sum(self.counts) + special_token_count(len(self.counts))
+
+    def windows(self, size: int, stride: int, kind: WindowKind) -> tuple[TokenArrays, Windows]:
+        """Return the windows of texts of one segment, to be packed in their place, and whose they are."""
+        (starts,), (counts,) = self.starts, self.counts
+        windows = cut_into_windows(starts[:, 0], counts, size, stride, kind, np)
+        return TokenArrays(self.choices, [windows.starts[:, np.newaxis]], [windows.counts]), windows
 
     def pack(self, rows: np.ndarray, length: int) -> dict[str, np.ndarray]:
         """Do what `pack_inputs` does, for the texts at `rows`."""

@@ -18,6 +18,7 @@ from keras_bert_trend.preprocessing.segments import (
     with_rank,
 )
 from keras_bert_trend.preprocessing.vocabulary import Vocabulary, as_vocabulary
+from keras_bert_trend.preprocessing.windows import WindowKind, cut_into_windows, default_stride, token_indices
 from keras_bert_trend.sources.source import Normalization
 
 _AUTO_LENGTH = 128
@@ -229,6 +230,35 @@ class BertPreprocessor(keras.layers.Layer):
             result[name] = tf.reshape(tensor, tf.concat([outer, tf.shape(tensor)[1:]], axis=0))
             result[name].set_shape((*shape, self.sequence_length))
         return result
+
+    def preprocess_windows(self, texts, length: int, kind: WindowKind, stride: int | None = None):
+        """Cut texts that are too long into windows; see `BertTrend` for the arguments.
+
+        Args:
+            texts: string tensor `(B,)`.
+            length: int. The length of a window, special tokens included.
+            kind: str. `"mean"` or `"first_last"`.
+            stride: int or `None`. The tokens from the start of a window to the start of the next.
+
+        Returns:
+            What `preprocess` returns, of `W` windows; and `Windows`, which says whose each is and what it weighs.
+        """
+        import tensorflow as tf
+
+        from keras_bert_trend.preprocessing.packing import special_token_count
+
+        size = length - special_token_count(1)
+        tokens = self.tokenize(texts)
+        windows = cut_into_windows(
+            tf.cast(tokens.row_starts(), tf.int32),
+            tf.cast(tokens.row_lengths(), tf.int32),
+            size,
+            default_stride(size) if stride is None else stride,
+            kind,
+            tf,
+        )
+        values = tf.gather(tokens.values, token_indices(windows.starts, windows.counts, tf))
+        return self._pack([tf.RaggedTensor.from_row_lengths(values, windows.counts, validate=False)]), windows
 
     def _pack(self, segments):
         import tensorflow as tf
