@@ -240,9 +240,9 @@ class BertTrend(keras.layers.Layer):
         (texts,) = segments
         ids, windows = self.preprocessor.preprocess_windows(texts, self._longest, self.windows, self.stride)
         embeddings = self._call_on_ids(ids, False, training, strings=True)
-        wide = ops.cast(embeddings, wide_dtype(embeddings)) * ops.cast(windows.weights, wide_dtype(embeddings))[:, None]
-        result = ops.segment_sum(wide, windows.owners, num_segments=ops.shape(texts)[0])
-        result = ops.cast(result, embeddings.dtype)
+        wide = wide_dtype(embeddings)
+        weighted = ops.cast(embeddings, wide) * ops.cast(windows.weights, wide)[:, None]
+        result = ops.cast(ops.segment_sum(weighted, windows.owners, ops.shape(texts)[0]), embeddings.dtype)
         result.set_shape((texts.shape[0], self.embedding_dim))
         return result
 

@@ -321,6 +321,15 @@ def test_trimmed_texts_are_one_warning(capsys, tmp_path):
     assert err.count("\n") == 2
 
 
+def test_long_texts_in_windows(layer, capsys, tmp_path):
+    (tmp_path / "long.txt").write_text("good " * 30 + "\n")
+    options = ("--max-length", 8, "--long-texts", "mean", "--stride", 4)
+    status, _, err = run(capsys, "embed", tmp_path / "long.txt", "--output", tmp_path / "a.npy", *options)
+    assert (status, "trimmed" in err) == (0, False)
+    expected = embed(["good " * 30], layer, max_length=8, long_texts="mean", stride=4)
+    np.testing.assert_allclose(np.load(tmp_path / "a.npy"), expected, atol=1e-6)
+
+
 def test_progress_when_asked_for(file, capsys, tmp_path):
     assert "Embedding" not in run(capsys, "embed", file, "--output", tmp_path / "a.npy")[2]
     assert f"{len(TEXTS)}/{len(TEXTS)}" in run(capsys, "embed", file, "--output", tmp_path / "b.npy", "--progress")[2]

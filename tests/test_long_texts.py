@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_bert_trend import BertTrend, LastFourSum
+from keras_bert_trend import BertTrend, LastFourSum, embed, embed_stream
 from keras_bert_trend.preprocessing.windows import cut_into_windows
 from tests.common import V4
 
@@ -138,3 +138,47 @@ def test_pairs_and_ids_are_refused(plain):
         layer((["a"], ["b"]))
     with pytest.raises(ValueError, match="must be strings"):
         layer(plain.preprocessor(["a"]))
+
+
+class TestEmbed:
+    TEXTS = (text(40), "they", "", text(80, 2), text(14))
+
+    @pytest.mark.parametrize("kind", ["mean", "first_last"])
+    def test_is_what_the_layer_computes(self, plain, kind):
+        layer = windowed(plain, windows=kind)
+        expected = layer(list(self.TEXTS))
+        np.testing.assert_allclose(embed(self.TEXTS, plain, long_texts=kind, batch_size=2), expected, atol=2e-6)
+        np.testing.assert_allclose(embed(self.TEXTS, layer), expected, atol=2e-6)  # the layer's own
+        trimmed = embed(self.TEXTS, plain, long_texts="truncate")
+        np.testing.assert_allclose(trimmed[[1, 2, 4]], expected.numpy()[[1, 2, 4]], atol=2e-6)
+
+    def test_takes_the_layers_stride_and_its_own(self, plain):
+        layer = windowed(plain, stride=7)
+        np.testing.assert_allclose(embed(self.TEXTS, layer), layer(list(self.TEXTS)), atol=2e-6)
+        own = embed(self.TEXTS, layer, long_texts="mean", stride=3)
+        np.testing.assert_allclose(own, windowed(plain, stride=3)(list(self.TEXTS)), atol=2e-6)
+
+    def test_progress_counts_texts(self, plain, capsys):
+        embed(self.TEXTS, plain, long_texts="mean", show_progress=True)
+        assert "5/5" in capsys.readouterr().err
+
+    def test_a_stream_and_several_poolings(self, plain):
+        arguments = {"long_texts": "mean", "pooling": ["mean", "cls"]}
+        chunks = list(embed_stream(self.TEXTS, plain, chunk_size=2, **arguments))
+        assert [len(chunk) for chunk in chunks] == [2, 2, 1]
+        np.testing.assert_allclose(np.concatenate(chunks), embed(self.TEXTS, plain, **arguments), atol=2e-6)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"long_texts": "max"}, "`long_texts` must be None or one of"),
+            ({"long_texts": "mean", "truncate": False}, "give one of them"),
+            ({"long_texts": "mean", "stride": 15}, "`stride` must be between 1 and 14"),
+            ({"stride": 3}, "`stride` goes with 'mean'"),
+            ({"long_texts": "error"}, "position 0 has 42 tokens"),
+            ({"texts": [(text(40), "they")], "long_texts": "mean"}, "pairs are trimmed or refused"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, plain, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            embed(**{"texts": self.TEXTS, "model": plain, **arguments})

@@ -56,7 +56,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_poolings_option(
         group, "what to pool, several are concatenated (default: that of the model; smooth_trend for a handle)"
     )
-    group.add_argument("--max-length", "--sequence-length", type=positive, metavar="N", help="trim texts to N tokens")
+    group.add_argument(
+        "--max-length", "--sequence-length", type=positive, metavar="N", help="tokens of a text, at most"
+    )
+    group.add_argument(
+        "--long-texts",
+        choices=("truncate", "error", "mean", "first_last"),
+        help="trim longer texts, refuse them, or average windows of them: all, or the first and the last "
+        "(default: that of the model, else truncate)",
+    )
+    group.add_argument(
+        "--stride", type=positive, metavar="N", help="tokens from window to window (default: 3/4 of a window)"
+    )
     group.add_argument("--normalize", action="store_true", help="divide each vector by its length")
     group.add_argument("--truncate-dim", type=positive, metavar="N", help="keep the first N dimensions")
     group.add_argument("--precision", choices=PRECISIONS, default="float32", help="(default: float32)")
@@ -118,6 +129,8 @@ def _embed(
         "pooling": arguments.pooling,
         "batch_size": arguments.batch_size,
         "max_length": arguments.max_length,
+        "long_texts": arguments.long_texts,
+        "stride": arguments.stride,
         "normalize": arguments.normalize,
         "truncate_dim": arguments.truncate_dim,
         "precision": "float32" if quantize else arguments.precision,
@@ -180,6 +193,8 @@ def _settings(arguments: argparse.Namespace, source: TextFile, ranges: np.ndarra
         "texts per row": len(source.columns),
         "pooling": arguments.pooling or repr(layer.pooling.get_config()),
         "max_length": arguments.max_length,
+        "long_texts": arguments.long_texts or layer.windows,
+        "stride": arguments.stride or layer.stride,
         "normalize": arguments.normalize,
         "truncate_dim": arguments.truncate_dim,
         "precision": arguments.precision,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_bert_trend.embedding.embedder import WINDOW, Embedder
+from keras_bert_trend.embedding.runner import LongTexts
 from keras_bert_trend.embedding.vectors import Precision, normalized
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import Pooling
@@ -32,6 +33,8 @@ def embed(
     batch_size: int = 64,
     max_length: int | None = None,
     truncate: bool = True,
+    long_texts: LongTexts | None = None,
+    stride: int | None = None,
     show_progress: bool | None = None,
     normalize: bool = False,
     truncate_dim: int | None = None,
@@ -51,6 +54,8 @@ def embed(
     batch_size: int = 64,
     max_length: int | None = None,
     truncate: bool = True,
+    long_texts: LongTexts | None = None,
+    stride: int | None = None,
     show_progress: bool | None = None,
     normalize: bool = False,
     truncate_dim: int | None = None,
@@ -70,6 +75,8 @@ def embed(
     batch_size: int = 64,
     max_length: int | None = None,
     truncate: bool = True,
+    long_texts: LongTexts | None = None,
+    stride: int | None = None,
     show_progress: bool | None = None,
     normalize: bool = False,
     truncate_dim: int | None = None,
@@ -88,6 +95,8 @@ def embed(
     batch_size: int = 64,
     max_length: int | None = None,
     truncate: bool = True,
+    long_texts: LongTexts | None = None,
+    stride: int | None = None,
     show_progress: bool | None = None,
     normalize: bool = False,
     truncate_dim: int | None = None,
@@ -122,6 +131,13 @@ def embed(
             `max_length`, or to the model's length for a handle.
         truncate: bool. Whether to trim longer texts, and warn once with their number, instead of raising an error.
             Defaults to `True`.
+        long_texts: str or `None`. What to do with longer texts: `"truncate"` or `"error"`, as `truncate` says; or cut
+            them into windows of `max_length` that overlap, and average the windows' vectors, of all (`"mean"`) or of
+            the first and the last (`"first_last"`). Every token counts once: windows that share it share its weight.
+            With texts that fit nothing changes. Pairs are trimmed or refused. Defaults to the layer's `windows`, else
+            to what `truncate` says.
+        stride: int or `None`. With `"mean"`, the number of tokens from the start of a window to the start of the next.
+            Defaults to the layer's, else to three quarters of a window.
         show_progress: bool or `None`. Whether to show a progress bar on stderr; `None` shows one on a terminal, and in
             a notebook that has ipywidgets. Defaults to `None`.
         normalize: bool. Whether to divide every vector by its Euclidean length (after `truncate_dim`); the zero vector
@@ -151,6 +167,8 @@ def embed(
         batch_size=batch_size,
         max_length=max_length,
         truncate=truncate,
+        long_texts=long_texts,
+        stride=stride,
         normalize=normalize,
         truncate_dim=truncate_dim,
         precision=precision,
@@ -169,6 +187,8 @@ def embed_stream(
     batch_size: int = 64,
     max_length: int | None = None,
     truncate: bool = True,
+    long_texts: LongTexts | None = None,
+    stride: int | None = None,
     show_progress: bool | None = False,
     normalize: bool = False,
     truncate_dim: int | None = None,
@@ -195,6 +215,8 @@ def embed_stream(
         batch_size: As in `embed`.
         max_length: As in `embed`.
         truncate: As in `embed`; the warning comes at the end.
+        long_texts: As in `embed`.
+        stride: As in `embed`.
         show_progress: As in `embed`. Defaults to `False`, since two bars cannot share a terminal.
         normalize: As in `embed`.
         truncate_dim: As in `embed`.
@@ -214,6 +236,8 @@ def embed_stream(
         batch_size=batch_size,
         max_length=max_length,
         truncate=truncate,
+        long_texts=long_texts,
+        stride=stride,
         normalize=normalize,
         truncate_dim=truncate_dim,
         precision=precision,

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_bert_trend._utils import check_count, progress_bar
 from keras_bert_trend.embedding.keras_files import layer_of, load_keras_model
-from keras_bert_trend.embedding.runner import EmbeddingRunner
+from keras_bert_trend.embedding.runner import EmbeddingRunner, LongTexts, check_long_texts
 from keras_bert_trend.embedding.texts import open_texts
 from keras_bert_trend.embedding.vectors import Precision, VectorFormat
 from keras_bert_trend.inspection.batch import as_layer
@@ -43,6 +43,8 @@ class Embedder:
         batch_size: int. As in `embed`.
         max_length: int or `None`. As in `embed`.
         truncate: bool. As in `embed`.
+        long_texts: str or `None`. As in `embed`.
+        stride: int or `None`. As in `embed`.
         normalize: bool. As in `embed`.
         truncate_dim: int or `None`. As in `embed`.
         precision: str. As in `embed`.
@@ -64,6 +66,8 @@ class Embedder:
         batch_size: int = 64,
         max_length: int | None = None,
         truncate: bool = True,
+        long_texts: LongTexts | None = None,
+        stride: int | None = None,
         normalize: bool = False,
         truncate_dim: int | None = None,
         precision: Precision = "float32",
@@ -72,6 +76,7 @@ class Embedder:
         threads: int | None = None,
     ) -> None:
         check_count("batch_size", batch_size)
+        check_long_texts(long_texts, truncate)
         if threads is not None:
             check_count("threads", threads)
         self.model = model
@@ -80,6 +85,8 @@ class Embedder:
             "batch_size": batch_size,
             "max_length": max_length,
             "truncate": truncate,
+            "long_texts": long_texts,
+            "stride": stride,
             "jit_compile": jit_compile,
             "threads": threads,
         }

@@ -7,7 +7,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import keras
 import numpy as np
@@ -16,6 +16,9 @@ from keras_bert_trend.embedding.batches import padded_lengths, plan_batches, rou
 from keras_bert_trend.embedding.compiled import compiled_function, named_poolings
 from keras_bert_trend.embedding.texts import windows
 from keras_bert_trend.layer import BertTrend
+from keras_bert_trend.preprocessing.windows import Windows, check_stride, default_stride
+
+LongTexts = Literal["truncate", "error", "mean", "first_last"]
 
 _TOKENIZER_BATCH = 1024
 _AT_ONCE = 2  # batches in the making
@@ -26,13 +29,25 @@ class _Batch(NamedTuple):
     inputs: dict[str, np.ndarray]  # the encoder's three inputs, int32 (batch, padded length)
 
 
+def check_long_texts(long_texts: LongTexts | None, truncate: bool) -> None:
+    """Raise `ValueError` if `long_texts` has none of its values, or contradicts `truncate`."""
+    if long_texts is not None and long_texts not in get_args(LongTexts):
+        raise ValueError(f"`long_texts` must be None or one of {get_args(LongTexts)}, got {long_texts!r}.")
+    if not truncate and long_texts not in (None, "error"):
+        raise ValueError(f"`truncate`=False refuses long texts, but `long_texts` is {long_texts!r}: give one of them.")
+
+
 class EmbeddingRunner:
     """A layer, its poolings, and how it is run over texts, once; see `embed` for the arguments."""
 
-    def __init__(self, layer, pooling, separate, batch_size, max_length, truncate, jit_compile, threads) -> None:
+    def __init__(
+        self, layer, pooling, separate, batch_size, max_length, truncate, long_texts, stride, jit_compile, threads
+    ) -> None:
         self.preprocessor = layer.preprocessor
         self.limit = _longest(layer, max_length)
-        self.batch_size, self.truncate = batch_size, truncate
+        self.long_texts = long_texts or (layer.windows or "truncate" if truncate else "error")
+        self.stride = _stride(layer, self.long_texts, stride, self.limit)
+        self.batch_size = batch_size
         self.at_once = min(threads or _AT_ONCE, _AT_ONCE)
         self.trimmed = self.seen = 0
         poolings = named_poolings(layer, pooling, separate)
@@ -53,8 +68,7 @@ class EmbeddingRunner:
             for window in itertools.chain(windows(texts, window_size), [None]):
                 ready, waiting = waiting, window and worker.submit(self._prepare, window)
                 if ready is not None:
-                    batches = ready.result()
-                    yield self._compute(batches, advance)
+                    yield self._compute(*ready.result(), advance)
 
     def warn_about_trimmed(self, stacklevel: int) -> None:
         """Say how many texts were cut, to the caller so many calls up."""
@@ -65,27 +79,35 @@ class EmbeddingRunner:
                 stacklevel=stacklevel,
             )
 
-    def _prepare(self, window: list[tuple[bytes, ...]]) -> list[_Batch]:
-        from keras_bert_trend.preprocessing.packing import TokenArrays
+    def _prepare(self, window: list[tuple[bytes, ...]]) -> tuple[list[_Batch], Windows | None]:
+        """Return batches of the texts; of windows of theirs if one is too long, and then whose each is."""
+        from keras_bert_trend.preprocessing.packing import TokenArrays, special_token_count
 
         segments = [self._tokenize(texts) for texts in zip(*window, strict=True)]
         tokens = TokenArrays.of(segments, self.preprocessor.vocabulary.special_ids)
         lengths = tokens.lengths()
         long = np.flatnonzero(lengths > self.limit)
-        if len(long) and not self.truncate:
+        if len(long) and self.long_texts == "error":
             raise ValueError(
                 f"`texts`: position {self.seen + long[0]} has {lengths[long[0]]} tokens, the limit is {self.limit}. "
                 "Use truncate=True or a greater max_length, or split the text."
             )
-        self.trimmed += len(long)
         self.seen += len(lengths)
+        cut = None
+        if len(long) and self.long_texts != "truncate":
+            if len(segments) == 2:
+                raise ValueError(f"`long_texts`={self.long_texts!r} cuts single texts; pairs are trimmed or refused.")
+            tokens, cut = tokens.windows(self.limit - special_token_count(1), self.stride, self.long_texts)
+            lengths = tokens.lengths()
+        else:
+            self.trimmed += len(long)
         batches = []
         lengths = np.minimum(lengths + self.layer.encoder.config.kind.reads_next_token, self.limit)
         for rows, length in plan_batches(lengths, self.batch_size, self.grid):
             size = rounded_up(len(rows), self.batch_size, length) if self.fixed_shapes else len(rows)
             filled_up = np.pad(rows, (0, size - len(rows)), mode="edge")
             batches.append(_Batch(rows, tokens.pack(filled_up, length)))
-        return batches
+        return batches, cut
 
     def _tokenize(self, texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         """Return the tokens of all texts, int32 `(n,)`, and the token count of each text, int64 `(texts,)`."""
@@ -98,14 +120,15 @@ class EmbeddingRunner:
         values = np.concatenate([part.values.numpy() for part in parts])
         return values, np.concatenate([part.row_lengths().numpy() for part in parts])
 
-    def _compute(self, batches: list[_Batch], advance: Callable[[int], Any]) -> list[np.ndarray]:
+    def _compute(self, batches: list[_Batch], cut: Windows | None, advance: Callable[[int], Any]) -> list[np.ndarray]:
         count = sum(len(batch.rows) for batch in batches)
         results = [np.empty((count, width), np.float32) for width in self.dims.values()]
         for batch, arrays in self._run(batches):
             for result, vectors in zip(results, arrays, strict=True):
                 result[batch.rows] = vectors[: len(batch.rows)]
-            advance(len(batch.rows))
-        return results
+            # Of a text's windows one is the first.
+            advance(len(batch.rows) if cut is None else np.count_nonzero(cut.firsts[batch.rows]))
+        return results if cut is None else [cut.averages(result) for result in results]
 
     def _run(self, batches: list[_Batch]) -> Iterator[tuple[_Batch, list[np.ndarray]]]:
         """Yield every batch with its vectors; under TensorFlow two batches run at a time, unless there is one thread.
@@ -132,6 +155,16 @@ class EmbeddingRunner:
                     yield ready, future.result()
             finally:  # an error or Ctrl-C in one batch: the others are not begun
                 workers.shutdown(wait=True, cancel_futures=True)
+
+
+def _stride(layer: BertTrend, long_texts: str, stride: int | None, limit: int) -> int:
+    from keras_bert_trend.preprocessing.packing import special_token_count
+
+    size = limit - special_token_count(1)
+    check_stride(stride, long_texts, size)
+    if stride is None and long_texts == layer.windows and layer.stride is not None:
+        return min(layer.stride, size)
+    return default_stride(size) if stride is None else stride
 
 
 def _longest(layer: BertTrend, max_length: int | None) -> int:

@@ -24,6 +24,16 @@ class Windows(NamedTuple):
     counts: Any
     weights: Any
 
+    def averages(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the weighted mean of each text's windows: float32 `(W, dim)` → `(B, dim)`, in NumPy."""
+        weighted = vectors * self.weights[:, np.newaxis].astype(np.float32)
+        return np.add.reduceat(weighted, np.flatnonzero(self.firsts))
+
+    @property
+    def firsts(self) -> np.ndarray:
+        """Which windows are the first of a text, bool `(W,)`, in NumPy."""
+        return np.diff(self.owners, prepend=-1) != 0
+
 
 def default_stride(size: int) -> int:
     """Return the stride at which neighbouring windows share a quarter of their tokens."""
@@ -35,7 +45,7 @@ def check_stride(stride: int | None, kind: WindowKind, size: int) -> None:
     if stride is None:
         return
     if kind != "mean":
-        raise ValueError(f"`stride` goes with 'mean', not with {kind!r}, which has one window at either end.")
+        raise ValueError(f"`stride` goes with 'mean', windows all along a text, not with {kind!r}.")
     if isinstance(stride, bool) or not isinstance(stride, int | np.integer) or not 1 <= stride <= size:
         raise ValueError(f"`stride` must be between 1 and {size}, the tokens of a window, got {stride!r}.")
 
