@@ -25,7 +25,7 @@ from keras_bert_trend import (
     embed_stream,
     similarity,
 )
-from keras_bert_trend.embedding import compiled
+from keras_bert_trend.embedding import bfloat16, compiled
 from keras_bert_trend.embedding import texts as embedded_texts
 from keras_bert_trend.embedding.batches import padded_lengths, plan_batches
 from keras_bert_trend.pooling import get_pooling
@@ -608,3 +608,36 @@ def test_other_backends(backend, minilm_installed, tmp_path):
     vectors = np.load(tmp_path / "vectors.npy")
     np.testing.assert_allclose(vectors, embed(texts, "minilm", pooling="mean"), atol=1e-4)
     assert np.abs(np.load(tmp_path / "changed.npy") - vectors).max() > 1e-3, "trained weights are seen"
+
+
+class TestBfloat16:
+    """On processors that have it; the numbers are the same where it is emulated."""
+
+    @pytest.fixture(autouse=True)
+    def _has_it(self, monkeypatch, tmp_path):
+        (tmp_path / "cpuinfo").write_text("flags\t\t: fpu avx2 amx_bf16 amx_tile\n")
+        monkeypatch.setattr(bfloat16, "_CPU_INFO", tmp_path / "cpuinfo")
+
+    @pytest.mark.parametrize("pooling", ["mean", "last_four_sum", "cls", "smooth_trend", "trajectory"])
+    def test_close_to_float32(self, layer, pooling):
+        texts = [text for text in SENTENCES if text]  # an empty one has no direction to compare
+        plain = embed(texts, layer, pooling=pooling)
+        half = embed(texts, layer, pooling=pooling, compute_dtype="bfloat16")
+        assert half.dtype == np.float32
+        assert np.any(half != plain)
+        assert np.diag(similarity(plain, half)).min() > 0.999
+
+    def test_the_policy_does_the_same(self, layer):
+        mixed = make_layer(pooling="smooth_trend", sequence_length=None, dtype="mixed_bfloat16")
+        expected = embed(SENTENCES, make_layer(pooling="smooth_trend", sequence_length=None), compute_dtype="bfloat16")
+        np.testing.assert_array_equal(embed(SENTENCES, mixed), expected)
+
+    def test_refused_where_it_would_be_emulated(self, layer, tmp_path):
+        (tmp_path / "cpuinfo").write_text("flags\t\t: fpu avx2 avx512f\n")
+        with pytest.raises(ValueError, match="needs a processor that has it"):
+            embed(SENTENCES, layer, compute_dtype="bfloat16")
+        embed(SENTENCES[:1], layer, compute_dtype="float32")
+
+    def test_unknown_names(self, layer):
+        with pytest.raises(ValueError, match="`compute_dtype` must be None or one of"):
+            embed(SENTENCES, layer, compute_dtype="float16")

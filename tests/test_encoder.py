@@ -169,6 +169,19 @@ def test_other_dtypes(small_config, inputs, policy, tolerance):
         assert np.abs(difference).max() < tolerance
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_the_attention_that_chooses_words_is_not_rounded(small_config, inputs, policy):
+    encoder = BertEncoder(small_config)
+    half = BertEncoder(small_config, dtype=policy)
+    half.set_named_weights(encoder.named_weights())
+    flags = {"training": False, "return_attention_received": [0]}
+    expected, outputs = encoder(inputs, **flags), half(inputs, **flags)
+    np.testing.assert_array_equal(outputs["attention_received"], expected["attention_received"])
+    assert {keras.backend.standardize_dtype(x.dtype) for x in outputs["encoder_outputs"]} == {half.compute_dtype}
+    by_argument = encoder(inputs, compute_dtype=half.compute_dtype, **flags)
+    np.testing.assert_array_equal(by_argument["sequence_output"], outputs["sequence_output"])
+
+
 @pytest.mark.smoke
 def test_fast_and_portable_forms_agree():
     x = np.random.default_rng(0).normal(size=(6, 8)).astype("float32")

@@ -73,6 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--precision", choices=PRECISIONS, default="float32", help="(default: float32)")
     group.add_argument("--ranges", metavar="FILE", help="for int8: a .npy (2, dim) of least and greatest values")
     group = parser.add_argument_group("computing")
+    group.add_argument(
+        "--compute-dtype", choices=("float32", "bfloat16"), help="of matrix products (default: that of the model)"
+    )
     group.add_argument("--batch-size", type=positive, default=64, metavar="N", help="texts per batch (default: 64)")
     group.add_argument("--chunk-size", type=positive, default=4096, metavar="N", help="texts at once (default: 4096)")
 
@@ -131,6 +134,7 @@ def _embed(
         "max_length": arguments.max_length,
         "long_texts": arguments.long_texts,
         "stride": arguments.stride,
+        "compute_dtype": arguments.compute_dtype,
         "normalize": arguments.normalize,
         "truncate_dim": arguments.truncate_dim,
         "precision": "float32" if quantize else arguments.precision,
@@ -195,6 +199,7 @@ def _settings(arguments: argparse.Namespace, source: TextFile, ranges: np.ndarra
         "max_length": arguments.max_length,
         "long_texts": arguments.long_texts or layer.windows,
         "stride": arguments.stride or layer.stride,
+        "compute_dtype": arguments.compute_dtype or layer.compute_dtype,
         "normalize": arguments.normalize,
         "truncate_dim": arguments.truncate_dim,
         "precision": arguments.precision,

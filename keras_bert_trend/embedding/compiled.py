@@ -46,7 +46,9 @@ class _Function(NamedTuple):
 _functions: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def compiled_function(layer: BertTrend, poolings: dict[str, Any], jit_compile: bool) -> _Function:
+def compiled_function(
+    layer: BertTrend, poolings: dict[str, Any], jit_compile: bool, compute_dtype: str | None
+) -> _Function:
     """Return the function for these poolings, cached as long as the encoder lives."""
     kept = _functions.setdefault(layer.encoder, {})
     kinds = layer.preprocessor.vocabulary.token_kinds
@@ -55,20 +57,24 @@ def compiled_function(layer: BertTrend, poolings: dict[str, Any], jit_compile: b
         pooling.create_weights(layer.encoder.config.hidden_size, layer.encoder.config.num_layers)
     # With the configurations: whoever sets an argument of a pooling after a call means the next call.
     configs = tuple(str(pooling.get_config()) for pooling in layers)
-    key = (tuple(poolings.values()), configs, bool(jit_compile))
+    key = (tuple(poolings.values()), configs, bool(jit_compile), compute_dtype)
     if key not in kept:
         while len(kept) >= _KEPT_FUNCTIONS:
             del kept[next(iter(kept))]
-        kept[key] = _Function(layers, _compile(layer.encoder, layers, jit_compile))
+        kept[key] = _Function(layers, _compile(layer.encoder, layers, jit_compile, compute_dtype))
     return kept[key]
 
 
-def _compile(encoder, poolings: list[Pooling], jit_compile: bool) -> Callable[[dict[str, np.ndarray]], list]:
+def _compile(
+    encoder, poolings: list[Pooling], jit_compile: bool, compute_dtype: str | None
+) -> Callable[[dict[str, np.ndarray]], list]:
     reference = weakref.ref(encoder)
     skip_padding = not jit_compile and can_skip_padding()
 
     def forward(inputs):
-        _, results = run_encoder(reference(), poolings, inputs, training=False, skip_padding=skip_padding)
+        _, results = run_encoder(
+            reference(), poolings, inputs, training=False, skip_padding=skip_padding, compute_dtype=compute_dtype
+        )
         for pooling, vectors in zip(poolings, results, strict=True):
             if len(vectors.shape) != 2:
                 raise ValueError(f"`pooling` {pooling.name!r} gives a vector per token; embed needs one per text.")

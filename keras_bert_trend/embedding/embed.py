@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_bert_trend.embedding.bfloat16 import ComputeDtype
 from keras_bert_trend.embedding.embedder import WINDOW, Embedder
 from keras_bert_trend.embedding.runner import LongTexts
 from keras_bert_trend.embedding.vectors import Precision, normalized
@@ -41,6 +42,7 @@ def embed(
     precision: Precision = "float32",
     ranges: np.ndarray | Mapping[str, np.ndarray] | None = None,
     output: Literal["numpy"] = "numpy",
+    compute_dtype: ComputeDtype | None = None,
     jit_compile: bool = False,
 ) -> np.ndarray: ...
 
@@ -62,6 +64,7 @@ def embed(
     precision: Precision = "float32",
     ranges: np.ndarray | Mapping[str, np.ndarray] | None = None,
     output: Literal["dict"],
+    compute_dtype: ComputeDtype | None = None,
     jit_compile: bool = False,
 ) -> dict[str, np.ndarray]: ...
 
@@ -83,6 +86,7 @@ def embed(
     precision: Precision = "float32",
     ranges: np.ndarray | Mapping[str, np.ndarray] | None = None,
     output: Literal["tf"],
+    compute_dtype: ComputeDtype | None = None,
     jit_compile: bool = False,
 ) -> Any: ...
 
@@ -103,6 +107,7 @@ def embed(
     precision: Precision = "float32",
     ranges: np.ndarray | Mapping[str, np.ndarray] | None = None,
     output: Literal["numpy", "tf", "dict"] = "numpy",
+    compute_dtype: ComputeDtype | None = None,
     jit_compile: bool = False,
 ) -> Any:
     """Embed many texts, in order, without dropout.
@@ -151,6 +156,9 @@ def embed(
             themselves, so int8 vectors from two calls cannot be compared.
         output: str. `"numpy"`; `"tf"`, a TensorFlow tensor; or `"dict"`, a dict with an array for each pooling of the
             list `pooling`, from one run of the encoder. Defaults to `"numpy"`.
+        compute_dtype: str or `None`. `"bfloat16"` computes matrix products with 8 bits of mantissa, which is faster on
+            processors that have them (sums, softmax and norms stay in float32, and so does the attention that chooses
+            trend pooling's words); `"float32"`. Defaults to the layer's.
         jit_compile: bool. Under TensorFlow, whether to compile with XLA, once for every padded shape (about 20 lengths,
             few batch sizes). JAX always compiles, PyTorch never. Defaults to `False`.
 
@@ -159,7 +167,8 @@ def embed(
 
     Raises:
         ValueError: if an argument does not fit; if a text is not a `str`, is not valid Unicode, or is too long with
-            `truncate=False` (the message has its position); or if the layer has no preprocessor.
+            `truncate=False` (the message has its position); if the layer has no preprocessor; or if `compute_dtype` is
+            `"bfloat16"` on a processor without it.
     """
     embedder = Embedder(
         model,
@@ -173,6 +182,7 @@ def embed(
         truncate_dim=truncate_dim,
         precision=precision,
         ranges=ranges,
+        compute_dtype=compute_dtype,
         jit_compile=jit_compile,
     )
     return embedder._embed(texts, show_progress, output)
@@ -194,6 +204,7 @@ def embed_stream(
     truncate_dim: int | None = None,
     precision: Precision = "float32",
     ranges: np.ndarray | None = None,
+    compute_dtype: ComputeDtype | None = None,
     jit_compile: bool = False,
 ) -> Iterator[np.ndarray]:
     """Embed a corpus of any size: yield arrays, chunk by chunk, that together are `embed`'s result.
@@ -222,6 +233,7 @@ def embed_stream(
         truncate_dim: As in `embed`.
         precision: As in `embed`; `"int8"` needs `ranges`.
         ranges: As in `embed`.
+        compute_dtype: As in `embed`.
         jit_compile: As in `embed`.
 
     Yields:
@@ -242,6 +254,7 @@ def embed_stream(
         truncate_dim=truncate_dim,
         precision=precision,
         ranges=ranges,
+        compute_dtype=compute_dtype,
         jit_compile=jit_compile,
     )
     return embedder.stream(texts, chunk_size=chunk_size, show_progress=show_progress)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_bert_trend._utils import check_count, progress_bar
+from keras_bert_trend.embedding.bfloat16 import ComputeDtype, check_compute_dtype
 from keras_bert_trend.embedding.keras_files import layer_of, load_keras_model
 from keras_bert_trend.embedding.runner import EmbeddingRunner, LongTexts, check_long_texts
 from keras_bert_trend.embedding.texts import open_texts
@@ -49,6 +50,7 @@ class Embedder:
         truncate_dim: int or `None`. As in `embed`.
         precision: str. As in `embed`.
         ranges: array `(2, dim)`, dict or `None`. As in `embed`.
+        compute_dtype: str or `None`. As in `embed`.
         jit_compile: bool. As in `embed`.
         threads: int or `None`. The number of threads that TensorFlow or PyTorch may compute with in this process. With
             as many workers as cores, give 1. It must be set before TensorFlow computes anything. Defaults to `None`,
@@ -72,6 +74,7 @@ class Embedder:
         truncate_dim: int | None = None,
         precision: Precision = "float32",
         ranges: np.ndarray | Mapping[str, np.ndarray] | None = None,
+        compute_dtype: ComputeDtype | None = None,
         jit_compile: bool = False,
         threads: int | None = None,
     ) -> None:
@@ -87,6 +90,7 @@ class Embedder:
             "truncate": truncate,
             "long_texts": long_texts,
             "stride": stride,
+            "compute_dtype": compute_dtype,
             "jit_compile": jit_compile,
             "threads": threads,
         }
@@ -105,6 +109,7 @@ class Embedder:
             if self._layer is None:
                 if self._running["threads"] is not None:
                     _set_threads(self._running["threads"])
+                check_compute_dtype(self._running["compute_dtype"])
                 path = os.fspath(self.model) if isinstance(self.model, str | os.PathLike) else ""
                 if path.endswith(".keras"):
                     self._layer = layer_of(load_keras_model(path), path)

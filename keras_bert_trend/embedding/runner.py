@@ -41,7 +41,18 @@ class EmbeddingRunner:
     """A layer, its poolings, and how it is run over texts, once; see `embed` for the arguments."""
 
     def __init__(
-        self, layer, pooling, separate, batch_size, max_length, truncate, long_texts, stride, jit_compile, threads
+        self,
+        layer,
+        pooling,
+        separate,
+        batch_size,
+        max_length,
+        truncate,
+        long_texts,
+        stride,
+        compute_dtype,
+        jit_compile,
+        threads,
     ) -> None:
         self.preprocessor = layer.preprocessor
         self.limit = _longest(layer, max_length)
@@ -54,7 +65,7 @@ class EmbeddingRunner:
         # A compiler wants few shapes. Without one nothing is padded but within a batch, for attention alone.
         self.fixed_shapes = jit_compile or keras.backend.backend() == "jax"
         self.grid = padded_lengths(self.limit) if self.fixed_shapes else whole_vectors(self.limit)
-        self.function = compiled_function(layer, poolings, jit_compile)
+        self.function = compiled_function(layer, poolings, jit_compile, compute_dtype)
         config = layer.encoder.config
         widths = (pooling.output_dim(config.hidden_size, config.num_layers) for pooling in self.function.poolings)
         self.dims = dict(zip(poolings, widths, strict=True))

@@ -62,6 +62,8 @@ class BertEncoder(keras.layers.Layer):
             zero (not in `embedding_output`). What is computed is the same as without, where the first token is real;
             dropout draws other numbers. Attention alone still computes padding. It pays where much is padding; it needs
             the TensorFlow backend, and cannot be compiled by XLA.
+        compute_dtype: the dtype of the products and the states, instead of the policy's. Sums, softmax and norms stay
+            in float32, and so does all of the first block if its attention is to be returned.
         training: whether dropout acts.
 
     Returns:
@@ -251,6 +253,7 @@ class BertEncoder(keras.layers.Layer):
         return_attention_received=False,
         last_block_tokens=None,
         skip_padding=False,
+        compute_dtype=None,
     ):
         ids, mask, types = self._check_inputs(inputs)
         summed = self._blocks_to_sum(return_attention_received)
@@ -262,8 +265,11 @@ class BertEncoder(keras.layers.Layer):
         tokens = RealTokens(mask) if skip_padding else None
         if not self.trainable:
             training = False
+        dtype = compute_dtype or self.compute_dtype
         x = self.embeddings(ids, types, training=training)
-        outputs: dict[str, Any] = {"embedding_output": x, "encoder_outputs": []}
+        outputs: dict[str, Any] = {"embedding_output": ops.cast(x, dtype), "encoder_outputs": []}
+        # Trend pooling chooses words by the first block's attention: rounded to 8 bits, it would choose others.
+        x = x if 0 in summed else outputs["embedding_output"]
         scores, received = [], []
         queries = ops.cast(mask, wide_dtype(x))[:, None, None, :]
         for number, block in enumerate(self._layers_in_order()):
@@ -277,6 +283,7 @@ class BertEncoder(keras.layers.Layer):
                     received.append(ops.matmul(queries, probabilities)[:, :, 0])
                     if len(received) == len(summed):
                         outputs["attention_received"] = ops.stack(received, axis=1)
+            x = ops.cast(x, dtype)
             outputs["encoder_outputs"].append(x)
         pooled = self._pool(x)
         outputs.update(pooled_output=pooled, default=pooled, sequence_output=x)
@@ -374,15 +381,17 @@ class BertEncoder(keras.layers.Layer):
         return_attention_received=False,
         last_block_tokens=None,
         skip_padding=False,
+        compute_dtype=None,
     ):
         """Return `call`'s result as symbolic tensors, without tracing the blocks."""
         check_input_names(inputs)
         self._check_static([inputs[name] for name in INPUT_NAMES])
         (batch, length), config = inputs["input_word_ids"].shape, self.config
 
-        wide = "float64" if self.compute_dtype == "float64" else "float32"
+        own = compute_dtype or self.compute_dtype
+        wide = "float64" if own == "float64" else "float32"
 
-        def spec(*shape, dtype=self.compute_dtype):
+        def spec(*shape, dtype=own):
             return keras.KerasTensor(shape, dtype=dtype)
 
         outputs: dict[str, Any] = {

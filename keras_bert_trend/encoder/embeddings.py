@@ -23,7 +23,7 @@ class BertEmbeddings(keras.layers.Layer):
         super().__init__(**kwargs)
         self.config = config
         self._values_follow = values_follow
-        self.dropout = keras.layers.Dropout(config.hidden_dropout, dtype=self.dtype_policy, name="dropout")
+        self.dropout = keras.layers.Dropout(config.hidden_dropout, dtype=self.variable_dtype, name="dropout")
 
     def build(self, input_shape=None) -> None:
         """Create the weights; the configuration fixes their shapes."""
@@ -43,7 +43,7 @@ class BertEmbeddings(keras.layers.Layer):
             training: bool or `None`. Whether dropout acts. Defaults to `None`, Keras's own setting.
 
         Returns:
-            A float tensor `(batch, seq, hidden)`.
+            A float tensor `(batch, seq, hidden)`, float32 under mixed precision too.
         """
         ids = {"input_word_ids": input_word_ids, "input_type_ids": input_type_ids}
         return self.config.kind.embed(_Embedding(self, ids, training), self.config)

@@ -53,7 +53,7 @@ class TransformerBlock(keras.layers.Layer):
         values_follow: bool = False,
         **kwargs,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # it computes in the dtype of `x`
         self.config = config
         self.is_last = is_last
         self.rematerialize = rematerialize
@@ -81,7 +81,7 @@ class TransformerBlock(keras.layers.Layer):
         """Run the block.
 
         Args:
-            x: `(batch, seq, hidden)`.
+            x: `(batch, seq, hidden)`. Its dtype is that of the products.
             input_mask: `(batch, seq)` int32, 1 for real tokens. (An integer, so that no policy casts it.)
             training: whether dropout acts.
             positions: int32 `(batch, n)`: compute these tokens only. They attend to all tokens as ever, and their
@@ -146,8 +146,9 @@ class TransformerBlock(keras.layers.Layer):
                 attribute, _ = self._places[f"{name}/kernel"]
                 rows, columns = getattr(self, attribute).shape
                 gaussian = keras.initializers.RandomNormal(stddev=rows**-0.5)
-                a = self.add_weight((rows, rank), gaussian, name=f"{called}_lora_a")
-                b = self.add_weight((rank, columns // self._parts_of(attribute)), "zeros", name=f"{called}_lora_b")
+                a = self.add_weight((rows, rank), gaussian, name=f"{called}_lora_a", autocast=False)
+                shape = (rank, columns // self._parts_of(attribute))
+                b = self.add_weight(shape, "zeros", name=f"{called}_lora_b", autocast=False)
                 setattr(self, f"{called}_lora_a", a)
                 setattr(self, f"{called}_lora_b", b)
                 self._lora_layers[called] = name

@@ -37,7 +37,7 @@ def add_weights(
             (*rows, columns * len(weight.names)),
             _unset if values_follow else initializer,
             name=weight.variable,
-            autocast=weight.autocast,
+            autocast=False,  # operations cast to the dtype of what they meet: see `BertEncoder.call`
         )
         setattr(layer, weight.attribute, variable)
 

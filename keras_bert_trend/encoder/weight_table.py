@@ -18,7 +18,6 @@ class Weight(NamedTuple):
         names: tuple of str. The published weights in it, side by side along the last axis.
         shape: tuple of int. The shape of each of them.
         start: str. What a new variable holds: `"random"`, `"zeros"` or `"ones"`.
-        autocast: bool. Whether a mixed precision policy may cast it.
     """
 
     attribute: str
@@ -26,7 +25,6 @@ class Weight(NamedTuple):
     names: tuple[str, ...]
     shape: tuple[int, ...]
     start: str = "random"
-    autocast: bool = True
 
     def below(self, prefix: str) -> Weight:
         """Return the row of a layer that is used under `prefix`."""
@@ -55,6 +53,6 @@ def dense(attribute: str, variable: str, inputs: int, outputs: int, *names: str)
 def norm(attribute: str, variable: str, width: int, name: str) -> list[Weight]:
     """Return the rows of a LayerNorm, which runs in float32 under every mixed precision policy."""
     return [
-        Weight(f"{attribute}gamma", f"{variable}_gamma", (f"{name}/gamma",), (width,), "ones", autocast=False),
-        Weight(f"{attribute}beta", f"{variable}_beta", (f"{name}/beta",), (width,), "zeros", autocast=False),
+        Weight(f"{attribute}gamma", f"{variable}_gamma", (f"{name}/gamma",), (width,), "ones"),
+        Weight(f"{attribute}beta", f"{variable}_beta", (f"{name}/beta",), (width,), "zeros"),
     ]

@@ -218,7 +218,13 @@ class Pooling(keras.layers.Layer):
 
 
 def run_encoder(
-    encoder, poolings: Sequence[Pooling], inputs: Mapping, *, training: bool | None = None, skip_padding: bool = False
+    encoder,
+    poolings: Sequence[Pooling],
+    inputs: Mapping,
+    *,
+    training: bool | None = None,
+    skip_padding: bool = False,
+    compute_dtype: str | None = None,
 ) -> tuple[dict[str, Any], list]:
     """Run an encoder and pool its outputs, computing no more than the poolings read.
 
@@ -228,12 +234,15 @@ def run_encoder(
         inputs: dict. The encoder's three inputs, int `(B, T)`.
         training: bool or `None`. Whether dropout acts.
         skip_padding: bool. Leave padding out if none of the poolings reads it.
+        compute_dtype: str or `None`. The dtype of the encoder's products; defaults to that of its policy.
 
     Returns:
         The encoder's outputs, and a list of `(B, output_dim)`, one for each pooling.
     """
     needs = Needs.join([pooling.needs for pooling in poolings])
     arguments = needs.encoder_arguments(encoder.config.num_layers, inputs, skip_padding=skip_padding)
+    if compute_dtype is not None:
+        arguments["compute_dtype"] = compute_dtype
     outputs = encoder(inputs, training=training, **arguments)
     mask, ids = inputs["input_mask"], inputs["input_word_ids"]
     return outputs, [pooling(outputs, mask, input_word_ids=ids) for pooling in poolings]
