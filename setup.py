@@ -13,6 +13,7 @@ PLOT = ["matplotlib>=3.8"]
 COMPARE = ["scikit-learn>=1.4", "scipy>=1.11", *PLOT]
 PARQUET = ["pyarrow>=15"]
 EXAMPLES = ["rank-bm25>=0.2.2", *COMPARE]
+SERVE = ["fastapi>=0.110", "uvicorn>=0.29", "prometheus-client>=0.20"]
 NOTEBOOK = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.10"]
 TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "jax[cpu]>=0.4.34", "pandas>=2", *NOTEBOOK]
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
@@ -55,10 +56,11 @@ setup(
         "compare": COMPARE,
         "parquet": PARQUET,
         "examples": EXAMPLES,
+        "serve": SERVE,
         "test": TEST,
         "docs": DOCS,
         "check": CHECK,
-        "dev": [*MINILM, *EXAMPLES, *PARQUET, *TEST, "tokenizers", "ruff>=0.8"],
+        "dev": [*MINILM, *EXAMPLES, *PARQUET, *SERVE, *TEST, "tokenizers", "ruff>=0.8"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",
