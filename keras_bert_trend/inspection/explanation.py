@@ -394,6 +394,8 @@ def _embedding_lines(explanation: Explanation) -> list[str]:
     made_of = "the trends' sum" if explanation.related is not None else "the anchor's trend"
     if explanation.aggregation == "attention":
         made_of = f"the mean of all trends, weighted by {explanation.row_names[-1]}"
+    if explanation.aggregation == "soft":
+        made_of = "all trends, weighted as anchor and as related word"
     return [f"embedding     {size} dimensions, {nonzero} of them not zero: {made_of}"]
 
 

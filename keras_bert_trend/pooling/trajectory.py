@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -125,7 +126,8 @@ class TrajectoryPooling(Pooling):
         """Fit mean, scale and kernel to many texts; what was fitted or trained before is lost.
 
         As many texts as the steps are wide (`W = L · hidden`) are held in memory, `8 W²` bytes; of more texts only
-        their covariance is. With no more than `dim` texts, the components that they leave open are those of the DCT.
+        their covariance is. With no more than `dim` texts, the components that they leave open are those of the DCT,
+        and a warning says so.
 
         Args:
             levels: iterable of float arrays `(texts, L + 1, hidden)`. The token means of all layers, batch by batch.
@@ -148,6 +150,11 @@ class TrajectoryPooling(Pooling):
         if not len(variances):
             raise ValueError("`adapt` needs texts that differ; all of them take the same steps.")
         if missing := dim - len(variances):
+            warnings.warn(
+                f"These texts differ in {len(variances)} directions; the other {missing} of the {dim} components stay "
+                "those of the DCT. Adapt to more texts, 500 or more, or to a smaller `dim`.",
+                stacklevel=2,
+            )
             smooth = _cosines(self.num_layers, hidden_size, dim)
             smooth -= components @ (components.T @ smooth)
             components = np.hstack([components, np.linalg.svd(smooth, full_matrices=False)[0][:, :missing]])
