@@ -4,11 +4,12 @@ Examples:
     python benchmarks/run.py setup                      once: install the peers (12 GB from PyPI)
     python benchmarks/run.py embed states tokenize      us beside the peers
     python benchmarks/run.py embed --peers ours         us alone
-    python benchmarks/run.py parity                     these five have options of their own: parity --help
+    python benchmarks/run.py parity                     these have options of their own: parity --help
     python benchmarks/run.py compare_poolings
     python benchmarks/run.py lora
     python benchmarks/run.py gpu
     python benchmarks/run.py blocks
+    python benchmarks/run.py http_load EXPORT
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from benchmarks.peers import ENVIRONMENTS
 from benchmarks.tasks import TASKS, TRAIN_LENGTH, TRAIN_STEPS
 from keras_bert_trend import POOLING_NAMES
 
-ALONE = ("parity", "compare_poolings", "quality", "lora", "gpu", "blocks")
+ALONE = ("parity", "compare_poolings", "quality", "lora", "gpu", "blocks", "http_load")
 USE_HUB = {"embed", "tokenize", "serve", "import", "memory"}  # tasks that read the SavedModels of Google's exporter
 DATA = (ROOT.parent / "shared" / "data" / "sms_spam.tsv", ROOT / "examples" / "data" / "sms_sample.tsv")
 

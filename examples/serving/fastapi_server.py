@@ -28,6 +28,7 @@ from typing import Any
 import fastapi
 import prometheus_client
 import uvicorn
+from starlette.requests import ClientDisconnect
 
 MAX_BODY, MAX_TEXTS, MAX_CHARACTERS = 1_000_000, 64, 20_000
 BODY_SECONDS = 10
@@ -102,6 +103,8 @@ async def read_texts(request: fastapi.Request) -> list[str]:
         body = await asyncio.wait_for(read(), BODY_SECONDS)
     except asyncio.TimeoutError:
         raise fastapi.HTTPException(408, f"the body took longer than {BODY_SECONDS} s") from None
+    except ClientDisconnect:
+        raise fastapi.HTTPException(400, "the client left") from None
     try:
         texts = json.loads(body.decode())["texts"]
         if not isinstance(texts, list) or not texts:

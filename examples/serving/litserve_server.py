@@ -18,7 +18,7 @@ import prometheus_client
 from fastapi import HTTPException
 
 MAX_CHARACTERS = 20_000
-TEXTS = prometheus_client.Counter("texts", "Texts accepted")
+REQUESTS = prometheus_client.Counter("requests", "Requests answered", ["status"])
 
 
 class Classifier(litserve.LitAPI):
@@ -64,5 +64,12 @@ if __name__ == "__main__":
     options = parser.parse_args()
     classifier = Classifier(options.export, max_batch_size=64, batch_timeout=0.002)
     server = litserve.LitServer(classifier, accelerator="cpu", timeout=30)
+
+    @server.app.middleware("http")
+    async def _count(request, call_next):
+        response = await call_next(request)
+        REQUESTS.labels(response.status_code).inc()
+        return response
+
     server.app.mount("/metrics", prometheus_client.make_asgi_app())
     server.run(host="127.0.0.1", port=options.port, generate_client_file=False)
