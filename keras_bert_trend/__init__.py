@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `_MODULES` says 
     from keras_bert_trend.embedding.embedder import Embedder
     from keras_bert_trend.encoder import BertConfig, BertEncoder
     from keras_bert_trend.evaluation.comparison import PoolingComparison, compare_poolings
+    from keras_bert_trend.export.saved_model import export_saved_model
     from keras_bert_trend.inspection.attention_map import (
         AttentionMap,
         attention,
@@ -86,6 +87,7 @@ _MODULES = {
     "embed": "embedding.embed",
     "embed_stream": "embedding.embed",
     "explain": "inspection.explanation",
+    "export_saved_model": "export.saved_model",
     "layer_walk": "inspection.layer_walk",
     "plot_attention": "inspection.attention_map",
     "plot_attention_overview": "inspection.attention_map",
@@ -129,6 +131,7 @@ __all__ = [
     "embed",
     "embed_stream",
     "explain",
+    "export_saved_model",
     "layer_walk",
     "plot_attention",
     "plot_attention_overview",

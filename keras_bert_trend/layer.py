@@ -200,6 +200,11 @@ class BertTrend(keras.layers.Layer):
     def supports_jit(self, value: bool) -> None:
         """Ignore what `keras.layers.Layer` sets."""
 
+    @property
+    def was_called_on_pairs(self) -> bool:
+        """Whether this layer was called on pairs of texts: an export then takes pairs."""
+        return "pairs" in self._called_on
+
     def __call__(self, inputs, *args, **kwargs):
         """Accept what users hold: lists of `str` and NumPy string arrays become string tensors."""
         kind = "ids" if _is_ids(inputs) else "strings"
@@ -207,6 +212,8 @@ class BertTrend(keras.layers.Layer):
             self._called_on.add(kind)
             self.preprocessor.note_call_on(kind)
             inputs = inputs if kind == "ids" else to_string_tensors(inputs)
+            if isinstance(inputs, tuple):
+                self._called_on.add("pairs")
         elif kind == "strings":
             raise ValueError(
                 f"This BertTrend has no preprocessor: `inputs` must be a dict with the keys {list(INPUT_NAMES)}."
