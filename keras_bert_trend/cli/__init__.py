@@ -13,7 +13,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from keras_bert_trend.cli import compare, embed, explain, import_, info, predict, train
+from keras_bert_trend.cli import compare, embed, explain, export, import_, info, predict, train
 from keras_bert_trend.cli.options import UsageError, add_common_options
 from keras_bert_trend.cli.start import quiet_start
 from keras_bert_trend.version import __version__
@@ -27,6 +27,7 @@ _COMMANDS = {
     "compare": compare,
     "train": train,
     "predict": predict,
+    "export": export,
     "import": import_,
     "info": info,
 }
@@ -36,6 +37,7 @@ examples:
   keras-bert-trend explain "I want an apple."
   keras-bert-trend train messages.tsv --output spam_model
   keras-bert-trend predict spam_model "Win a prize now"
+  keras-bert-trend export spam_model --to saved-model --output spam_export
 
 `keras-bert-trend COMMAND --help` says more. A model is a handle: minilm (the default; needs the extra `minilm`), the
 folder of a TF Hub SavedModel, of a google-research/bert checkpoint or of a Hugging Face BERT, an archive of one, a URL,

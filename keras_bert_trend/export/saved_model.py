@@ -1,18 +1,17 @@
 """One SavedModel of a trained model, with a door for everything that a client may ask of it.
 
-A door is a signature of the SavedModel, and a function of the loaded object under the same name. All doors read the same
-variables, which the file holds once: `keras.export.ExportArchive` is given functions to trace and no layer to track, for
-it would write the variables of a tracked layer a second time.
+A door is a signature of the SavedModel, and a function of the loaded object under the same name: one graph, traced and
+stored once. `keras.export.ExportArchive` traces each one twice and stores both graphs, and `Model.export` stores the
+weights twice, as Keras's variables and as TensorFlow's; so this module writes a `tf.Module` of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,18 +51,17 @@ def export_saved_model(
 
     It has a signature, and `tf.saved_model.load(path)` a function, for each of these doors:
 
-    | door | takes | gives |
-    |---|---|---|
-    | `serve`, also `serving_default` | the model's inputs | the model's outputs, and `label` with `labels` |
-    | `embed` | `text` | `embedding`: the `BertTrend` layer's result |
-    | `tokens` | `text` | `input_word_ids`, `input_mask`, `input_type_ids`, int32 `(B, T)` |
-    | `encode` | these three | `pooled_output` `(B, H)`, `sequence_output` `(B, T, H)`, `hidden_states` `(B, L + 1, T, H)`: the embedding output and every block's |
-    | `explain` | `text` | `tokens` string, `candidates` bool and `votes` int32, all `(B, T)`; `anchor` and `related` int32 `(B,)`, positions, −1 if there is none |
+    * `serve`, which is `serving_default` too: the model's inputs → its outputs, and `label` with `labels`.
+    * `embed`: `text` → `embedding`, the result of the model's `BertTrend` layer.
+    * `tokens`: `text` → `input_word_ids`, `input_mask` and `input_type_ids`, int32 `(B, T)`.
+    * `encode`: these three → `pooled_output` `(B, H)`, `sequence_output` `(B, T, H)`, and `hidden_states`
+      `(B, L + 1, T, H)`: the embedding output and every block's.
+    * `explain`: `text` → `tokens` string, `candidates` bool and `votes` int32, all `(B, T)`, and the positions `anchor`
+      and `related`, int32 `(B,)`, −1 if there is none. It follows the layer's own trend pooling, or the published one.
 
-    `B` texts, `T` tokens, `L` blocks, `H` the width of the states. Texts are strings `(B,)`; a layer that was called on
-    pairs has doors that take `text` and `text_pair`. `explain` follows the layer's own trend pooling, or the published
-    one. A model with several `BertTrend` layers, or without one, has the door `serve` alone; a layer without a
-    preprocessor has `serve` and `encode`.
+    `B` texts, `T` tokens, `L` blocks, `H` the width of the states. Texts are strings `(B,)`; the doors of a layer that
+    was called on pairs take `text` and `text_pair`. A model with several `BertTrend` layers, or without one, has the
+    door `serve` alone; a layer without a preprocessor has `serve` and `encode`.
 
     The names in `serve`:
 
@@ -91,10 +89,10 @@ def export_saved_model(
         labels: list of str or `None`. The names of the classes: two for a sigmoid (the second is what a probability of
             0.5 or more means), as many as a softmax is wide otherwise. They become the asset `labels.txt`, a line
             each, and the output `label`. Defaults to `None`.
-        fast_tokenizer: bool. `False` splits words with the older operations of `BertTokenizer`, for a server that lacks
-            `FastWordpieceTokenizeWithOffsets`; the ids are the same. Defaults to `True`.
-        float16_weights: bool. Whether to store matrices in float16, which halves the file, and to cast them to their own
-            dtype in each call, which takes time. Defaults to `False`.
+        fast_tokenizer: bool. Whether to split words with `FastWordpieceTokenizeWithOffsets`. `False` takes the older
+            operations of `BertTokenizer`, for a server that lacks that one; the ids are the same. Defaults to `True`.
+        float16_weights: bool. Whether to store matrices in float16, which halves the file, and to cast them to their
+            own dtype in each call, which takes time. Defaults to `False`.
         overwrite: bool. Whether to replace an existing `path`. Defaults to `False`.
 
     Returns:
@@ -124,16 +122,14 @@ def export_saved_model(
         doors = {"serve": _serve(model_or_layer, bert, names)}
         if bert is not None:
             doors |= _inner_doors(bert)
-        archive = keras.export.ExportArchive()
         halves = _in_float16(model_or_layer) if float16_weights else []
-        for name, door in doors.items():
-            function = tf.function(_guarded(door, halves), door.inputs, autograph=False)
-            function.get_concrete_function()  # given a signature instead of a trace, the archive traces twice
-            archive.add_endpoint(name, function)
-        resources = tf.Module()  # not a layer, whose variables would be written twice
-        resources.model, resources.labels = model_or_layer, names and names.table
-        archive.track(resources)  # the tables of tokenizers and labels
-        archive.write_out(folder, verbose=False)
+        functions = {name: _traced(door, halves) for name, door in doors.items()}
+        root = tf.Module()
+        for name, function in functions.items():
+            setattr(root, name, function)
+        root.captured = _captured(functions.values())
+        signatures = {**functions, "serving_default": functions["serve"]}
+        tf.saved_model.save(root, folder, signatures)
         _write_warm_up(folder, doors)
         needed = _beyond_core(folder)
     print(_report(os.fspath(path), doors, needed))
@@ -171,11 +167,10 @@ def _tokenizing(model, fast: bool) -> Iterator[None]:
             layer.fast_tokenizer = its_own
 
 
-def _guarded(door: _Door, halves: list) -> Callable[..., dict[str, Any]]:
-    """Return a door's function, which checks the inputs' ranks and reads weights of float16, if any."""
+def _traced(door: _Door, halves: list):
+    """Trace a door, which checks the ranks of its inputs and reads weights of float16, if any."""
 
-    def run(*columns, **named):
-        columns = [*columns, *(named[spec.name] for spec in door.inputs[len(columns) :])]
+    def run(*columns):
         # A server does not check a request against the signature; the operation's name is in the error's message.
         columns = [
             tf.ensure_shape(x, spec.shape, name=f"{spec.name}_must_have_rank_{spec.shape.rank}")
@@ -184,10 +179,16 @@ def _guarded(door: _Door, halves: list) -> Callable[..., dict[str, Any]]:
         with keras.StatelessScope([(variable, tf.cast(half, variable.dtype)) for variable, half in halves]):
             return door.compute(*columns)
 
-    # The names that `tf.saved_model.load(path).serve(text=…)` knows.
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    run.__signature__ = inspect.Signature([inspect.Parameter(spec.name, kind) for spec in door.inputs])
-    return run
+    return tf.function(run, autograph=False).get_concrete_function(*door.inputs)
+
+
+def _captured(functions: Iterable) -> list:
+    """Return what traced functions read beside their inputs, variables and tables, each once."""
+    handles = [handle for function in functions for handle in function.captured_inputs]
+    # TensorFlow has no public way from a captured handle to what it is of, and Keras layers hide their tables from
+    # `tf.train.TrackableView`.
+    owners = [handle._parent_trackable() for handle in handles if hasattr(handle, "_parent_trackable")]
+    return list({id(owner): owner for owner in owners}.values())
 
 
 def _in_float16(model) -> list[tuple[keras.Variable, tf.Variable]]:
