@@ -29,7 +29,7 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
     return status, printed.out, printed.err
 
 
-COMMANDS = ("embed", "explain", "compare", "train", "predict", "import", "info")
+COMMANDS = ("embed", "explain", "compare", "train", "predict", "export", "import", "info")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -55,7 +55,7 @@ def test_help_and_wrong_usage_need_no_keras():
         print(json.dumps(statuses))
     """
     printed = run_fresh(code, json.dumps(arguments))
-    assert json.loads(printed.split("\n")[-2]) == [0] * 8 + [2] * 3
+    assert json.loads(printed.split("\n")[-2]) == [0] * 9 + [2] * 3
 
 
 def test_a_script_may_be_called_like_the_command(tmp_path):

@@ -14,8 +14,8 @@ from keras_bert_trend.pooling import POOLING_NAMES
 HELP = "write a model for a server or another runtime"
 DESCRIPTION = """\
 Write a model in the format of another program: the folder of a SavedModel for TensorFlow Serving, which takes strings
-and gives the names of the classes of a model that `train` wrote; or the file of an ONNX, LiteRT or OpenVINO model, which
-takes token ids. Written completely or not at all.
+and gives the names of the classes of a model that `train` wrote; or an ONNX, LiteRT or OpenVINO model, which takes
+token ids. Written completely or not at all.
 """
 EPILOG = """\
 examples:
