@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,8 +92,8 @@ def export_saved_model(
             each, and the output `label`. Defaults to `None`.
         fast_tokenizer: bool. Whether to split words with `FastWordpieceTokenizeWithOffsets`. `False` takes the older
             operations of `BertTokenizer`, for a server that lacks that one; the ids are the same. Defaults to `True`.
-        float16_weights: bool. Whether to store matrices in float16, which halves the file, and to cast them to their
-            own dtype in each call, which takes time. Defaults to `False`.
+        float16_weights: bool. Whether the file holds matrices in float16, half as large. A server casts them to their
+            own dtype when it loads the file, and keeps both: half as much memory again. Defaults to `False`.
         overwrite: bool. Whether to replace an existing `path`. Defaults to `False`.
 
     Returns:
@@ -122,7 +123,7 @@ def export_saved_model(
         doors = {"serve": _serve(model_or_layer, bert, names)}
         if bert is not None:
             doors |= _inner_doors(bert)
-        halves = _in_float16(model_or_layer) if float16_weights else []
+        halves = _HalfStored.matrices_of(model_or_layer) if float16_weights else []
         functions = {name: _traced(door, halves) for name, door in doors.items()}
         root = tf.Module()
         for name, function in functions.items():
@@ -167,8 +168,8 @@ def _tokenizing(model, fast: bool) -> Iterator[None]:
             layer.fast_tokenizer = its_own
 
 
-def _traced(door: _Door, halves: list):
-    """Trace a door, which checks the ranks of its inputs and reads weights of float16, if any."""
+def _traced(door: _Door, halves: Sequence[_HalfStored]):
+    """Trace a door, which checks the ranks of its inputs; some variables may stand in float16 in the file."""
 
     def run(*columns):
         # A server does not check a request against the signature; the operation's name is in the error's message.
@@ -176,7 +177,7 @@ def _traced(door: _Door, halves: list):
             tf.ensure_shape(x, spec.shape, name=f"{spec.name}_must_have_rank_{spec.shape.rank}")
             for x, spec in zip(columns, door.inputs, strict=True)
         ]
-        with keras.StatelessScope([(variable, tf.cast(half, variable.dtype)) for variable, half in halves]):
+        with keras.StatelessScope([(half.variable, half.read()) for half in halves]):
             return door.compute(*columns)
 
     return tf.function(run, autograph=False).get_concrete_function(*door.inputs)
@@ -191,17 +192,37 @@ def _captured(functions: Iterable) -> list:
     return list({id(owner): owner for owner in owners}.values())
 
 
-def _in_float16(model) -> list[tuple[keras.Variable, tf.Variable]]:
-    """Return each float matrix of a model with its copy in float16."""
-    halves = []
-    for variable in model.variables:
-        if len(variable.shape) < 2 or variable.dtype not in ("float32", "float64"):
-            continue
-        half = tf.Variable(tf.cast(variable.value, tf.float16), trainable=False, name=variable.name)
+class _HalfStored(tf.saved_model.experimental.TrackableResource):
+    """A matrix that the file holds in float16, and a server once in its own dtype.
+
+    Cast when the file is loaded: in every call, the casts would take many times as long as the rest.
+    """
+
+    def __init__(self, variable: keras.Variable) -> None:
+        super().__init__()
+        self.variable = variable
+        self._name = f"{variable.path}_{uuid.uuid4()}"  # unlike all others of the process that loads it
+        half = tf.cast(variable.value, tf.float16)
         if not bool(tf.reduce_all(tf.math.is_finite(half))):
             raise ValueError(f"`float16_weights`: {variable.path} holds values beyond float16, which ends at 65,504.")
-        halves.append((variable, half))
-    return halves
+        self._stored = self._track_trackable(tf.Variable(half, trainable=False, name=variable.name), "stored")
+
+    def _create_resource(self):
+        return tf.raw_ops.VarHandleOp(dtype=self.variable.dtype, shape=self.variable.shape, shared_name=self._name)
+
+    def _initialize(self) -> None:
+        value = tf.cast(self._stored, self.variable.dtype)
+        tf.raw_ops.AssignVariableOp(resource=self.resource_handle, value=value)
+
+    def read(self):
+        value = tf.raw_ops.ReadVariableOp(resource=self.resource_handle, dtype=self.variable.dtype)
+        return tf.ensure_shape(value, self.variable.shape)
+
+    @classmethod
+    def matrices_of(cls, model) -> list[_HalfStored]:
+        """Return every float matrix of a model; vectors are few, and stay as they are."""
+        wide = ("float32", "float64")
+        return [cls(variable) for variable in model.variables if len(variable.shape) > 1 and variable.dtype in wide]
 
 
 # The door `serve`
