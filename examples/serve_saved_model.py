@@ -4,6 +4,7 @@ It needs TensorFlow and TensorFlow Text, but not this package.
 
     python examples/serve_saved_model.py runs/spam/saved_model "You won a prize!" "See you at noon"
     python examples/serve_saved_model.py runs/question_type/saved_model --labels ABBR,DESC,ENTY,HUM,LOC,NUM "Who am I ?"
+    python examples/serve_saved_model.py served/spam/1 "You won a prize!"  # of `export_saved_model`, with its labels
     python examples/serve_saved_model.py runs/qa/saved_model --question "Who wrote Emma ?" "It rains ." "Austen did ."
 """
 
@@ -33,7 +34,13 @@ def main() -> None:
         for answer, score in sorted(zip(arguments.texts, relevance, strict=True), key=lambda pair: -pair[1]):
             print(f"{score:.3f}  {answer}")
         return
-    for text, scores in zip(arguments.texts, model.serve(texts).numpy(), strict=True):
+    outputs = model.serve(texts)
+    if isinstance(outputs, dict):  # written by `export_saved_model`
+        for text, label, scores in zip(arguments.texts, outputs["label"].numpy(), outputs["probability"], strict=True):
+            probabilities = [1 - scores[0], scores[0]] if len(scores) == 1 else scores
+            print(f"{label.decode():4}  {max(probabilities):.3f}  {text}")
+        return
+    for text, scores in zip(arguments.texts, outputs.numpy(), strict=True):
         if len(scores) == 1:  # the probability of the second of two classes
             best, score = int(scores[0] >= 0.5), scores[0]
         else:

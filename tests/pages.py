@@ -45,7 +45,8 @@ assert walk.steps.shape == (6, 8)
     "open_any_bert.md": "assert len(outputs['attention_scores']) == len(outputs['encoder_outputs']) == 6",
     "fine_tune.md": "assert blocks == 24 and adapted == 73_728 and layer.dtype_policy.name == 'mixed_bfloat16'",
     "save_and_serve.md": """
-assert served.serve(tf.constant(["Win a prize now"])).shape == (1, 1)
+assert answer["probability"].shape == (2, 1) and answer["label"].numpy()[0] in (b"ham", b"spam")
+assert served.embed(tf.constant(["Win a prize now"]))["embedding"].shape == (1, layer.embedding_dim)
 assert encoder.config == layer.encoder.config and preprocessor.sequence_length == 128
 """,
     "tutorials.md": """

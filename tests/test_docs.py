@@ -68,7 +68,7 @@ def test_the_commands_on_the_pages_are_understood():
                 parsed.add(build_parser().parse_args(words[1:]).command)
             for word in words:
                 assert not word.startswith("examples/") or (ROOT / word).exists(), (page.name, word)
-    assert parsed == {"embed", "explain", "compare", "train", "predict", "import", "info"}
+    assert parsed == {"embed", "explain", "compare", "train", "predict", "export", "import", "info"}
 
 
 @pytest.mark.parametrize("name", ["explain", "info"])
