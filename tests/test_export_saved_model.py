@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -19,7 +22,7 @@ from keras_bert_trend import (
 )
 from keras_bert_trend.encoder import INPUT_NAMES
 from keras_bert_trend.pooling import hidden_states
-from tests.common import V4, run_fresh, to_numpy
+from tests.common import ROOT, V4, run_fresh, to_numpy
 from tests.test_cli import run
 
 # Of no, one and many tokens; alone and three at a time.
@@ -373,6 +376,32 @@ def test_the_contract_of_a_request(exports):
         assert value.dtype == signature.inputs[key].dtype
         assert [dim.size for dim in signature.inputs[key].tensor_shape.dim] == [-1]
     assert set(signature.outputs) == {"probability", "label"}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the libraries have other names")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_a_c_program_with_the_libraries_alone(exports, answers, tmp_path):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    path, needed = exports["spam"]
+    home, program = tf.sysconfig.get_lib(), str(tmp_path / "classify")
+    link = ["-L", home, "-l:libtensorflow_framework.so.2", "-l:libtensorflow_cc.so.2", f"-Wl,-rpath,{home}"]
+    source = str(ROOT / "examples" / "serving" / "c" / "classify.c")
+    subprocess.run(
+        ["cc", "-Wall", "-Werror", source, "-o", program, "-I", tf.sysconfig.get_include(), *link], check=True
+    )
+
+    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    signature = saved.meta_graphs[0].signature_def["serving_default"]
+    tensors = [signature.inputs["text"].name, *(signature.outputs[key].name for key in ("label", "probability"))]
+    command = [program, str(path), *tensors, *sorted(set(needed.values())), "--", *BATCHES[3]]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+    _, expected = list(answered(answers, "spam", "serve"))[3]
+    rows = [line.split("\t") for line in printed.splitlines()]
+    assert [(label, text) for label, _, text in rows] == [
+        (label.decode(), text) for label, text in zip(expected["label"], BATCHES[3], strict=True)
+    ]
+    np.testing.assert_allclose([float(row[1]) for row in rows], expected["probability"][:, 0], atol=2e-6)
 
 
 class TestRefusals:
