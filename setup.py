@@ -15,7 +15,15 @@ PARQUET = ["pyarrow>=15"]
 EXAMPLES = ["rank-bm25>=0.2.2", *COMPARE]
 SERVE = ["fastapi>=0.110", "uvicorn>=0.29", "prometheus-client>=0.20"]
 NOTEBOOK = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.10"]
-TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "jax[cpu]>=0.4.34", "pandas>=2", *NOTEBOOK]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "hypothesis>=6.100",
+    "jax[cpu]>=0.4.34",
+    "pandas>=2",
+    "tensorflow-serving-api>=2.18",
+    *NOTEBOOK,
+]
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 CHECK = ["basedpyright>=1.20", "build>=1.2", "mypy>=1.11", "twine>=6.1"]
 URL = "https://github.com/keras-bert-trend/keras_bert_trend"

@@ -26,6 +26,7 @@ from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import TrendPooling, hidden_states, leaves
 from keras_bert_trend.preprocessing import BertPreprocessor
 
+_HALVES = (tf.float16, tf.bfloat16)
 _TEXT_NAMES = ("text", "text_pair")
 _WARM_UP_TEXT = "A few words, and nothing more."
 #: Where TensorFlow Serving looks for requests to run before it serves a model.
@@ -70,7 +71,7 @@ def export_saved_model(
       the model's own names. A subclassed model takes what its `BertTrend` layer takes.
     * One output is called `probability` if the model ends in a sigmoid or softmax, or if there are `labels`. Otherwise
       outputs have the model's own names: the keys of a dict, or the names of the layers that they come from. A layer
-      alone gives `embedding`; a subclassed model's single output is called `output`.
+      alone gives `embedding`; a subclassed model's single output is called `output`. Half precision becomes float32.
 
     The SavedModel needs TensorFlow, and the operations of TensorFlow Text that are returned. Each input's rank is
     checked in the graph. `assets.extra/tf_serving_warmup_requests` holds a request for every door, which TensorFlow
@@ -178,7 +179,9 @@ def _traced(door: _Door, halves: Sequence[_HalfStored]):
             for x, spec in zip(columns, door.inputs, strict=True)
         ]
         with keras.StatelessScope([(half.variable, half.read()) for half in halves]):
-            return door.compute(*columns)
+            outputs = door.compute(*columns)
+        # Few clients have a type for half precision.
+        return {name: tf.cast(x, tf.float32) if x.dtype in _HALVES else x for name, x in outputs.items()}
 
     return tf.function(run, autograph=False).get_concrete_function(*door.inputs)
 
