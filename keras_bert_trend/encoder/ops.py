@@ -53,6 +53,13 @@ def activation(x, name: str):
     return ops.gelu(x, approximate=name == "gelu_tanh")
 
 
+def argmax(x):
+    """Return the first position of the largest number on the last axis, int32; `−0` counts as `0`."""
+    if _ON_TENSORFLOW:  # Keras's own sets `−0` and `0` apart, by operations that other engines lack
+        return tf.argmax(x, axis=-1, output_type=tf.int32)
+    return ops.cast(ops.argmax(x, axis=-1), "int32")
+
+
 def asinh(x):
     """Inverse hyperbolic sine, element by element."""
     if keras.backend.backend() != "jax":

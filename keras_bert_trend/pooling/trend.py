@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bert_trend.encoder.ops import asinh, wide_dtype
+from keras_bert_trend.encoder.ops import argmax, asinh, wide_dtype
 from keras_bert_trend.pooling.base import Needs, Pooling
 from keras_bert_trend.pooling.names import Aggregation, Measure, Reading, Unit
 from keras_bert_trend.preprocessing.vocabulary import CONTINUATION, PUNCTUATION, SPECIAL
@@ -157,11 +157,11 @@ class TrendPooling(Pooling):
         length = ops.shape(rows)[-1]
         positions = ops.arange(length, dtype="int32")
         among = ops.where(candidates[:, None, :], rows, -1.0)  # attention is never negative
-        leaders = ops.cast(ops.argmax(among, axis=-1), "int32")  # (batch, rows)
+        leaders = argmax(among)  # (batch, rows)
         anchor = leaders[:, -1]
         is_anchor = positions[None, :] == anchor[:, None]
         others = ops.logical_and(candidates, ops.logical_not(is_anchor))
-        runners_up = ops.cast(ops.argmax(ops.where(others[:, None, :], rows, -1.0), axis=-1), "int32")
+        runners_up = argmax(ops.where(others[:, None, :], rows, -1.0))
         voting = leaders == anchor[:, None]
         ballots = ops.logical_and(voting[:, :, None], runners_up[:, :, None] == positions[None, None, :])
         votes = ops.where(others, ops.sum(ops.cast(ballots, "int32"), axis=1), 0)
@@ -171,7 +171,7 @@ class TrendPooling(Pooling):
             "pieces": pieces,
             "anchor": anchor,
             "has_anchor": ops.any(candidates, axis=-1),
-            "related": ops.cast(ops.argmax(votes, axis=-1), "int32"),
+            "related": argmax(votes),
             "has_related": ops.any(others, axis=-1),
             "votes": votes,
             "leaders": leaders,
