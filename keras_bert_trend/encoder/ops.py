@@ -9,11 +9,15 @@ speed may differ, and another looks for the fused operations.
 from __future__ import annotations
 
 import functools
+from contextvars import ContextVar
 
 import keras
 from keras import ops
 
 _ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+#: Whether what is traced is for an engine that lacks some of TensorFlow's operations: others take their place.
+PORTABLE: ContextVar[bool] = ContextVar("portable", default=False)
 
 if _ON_TENSORFLOW:
     import tensorflow as tf
@@ -62,10 +66,10 @@ def argmax(x):
 
 def asinh(x):
     """Inverse hyperbolic sine, element by element."""
-    if keras.backend.backend() != "jax":
+    if keras.backend.backend() != "jax" and not PORTABLE.get():
         return ops.arcsinh(x)
-    # JAX exports its own as a composite operation, which TensorFlow 2.21 cannot load. This form neither cancels nor
-    # loses the gradient at zero.
+    # JAX exports its own as a composite operation, which TensorFlow 2.21 cannot load, and LiteRT has none. This form
+    # neither cancels nor loses the gradient at zero.
     sign = ops.where(x < 0, -ops.ones_like(x), ops.ones_like(x))
     size = sign * x
     return sign * ops.log1p(size + ops.square(size) / (1 + ops.sqrt(1 + ops.square(size))))

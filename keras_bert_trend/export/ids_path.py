@@ -15,7 +15,7 @@ from keras_bert_trend.pooling import Pooling, leaves
 
 #: Around sixteen, what converters get wrong shows: TensorFlow pads to whole vectors there.
 _LENGTHS = (5, 15, 16, 17, 40, 63, 128)
-_SIZES = tuple((batch, length) for batch in (1, 3) for length in _LENGTHS)
+_SIZES = tuple((batch, length, length) for batch in (1, 3) for length in _LENGTHS)
 
 
 def engine(extra: str, module: str):
@@ -74,9 +74,9 @@ class IdsPath:
         ]
         self.is_ill_conditioned = any(getattr(pooling, "measure", None) == "log_ratio" for pooling in poolings)
 
-    def difference(self, run: Callable[[dict], dict], batch: int, length: int, seed: int) -> str | None:
+    def difference(self, run: Callable[[dict], dict], batch: int, length: int, longest: int, seed: int) -> str | None:
         """Return in words what differs between the model and `run` on made-up texts, or `None`."""
-        inputs = self._texts(batch, length, np.random.default_rng(seed))
+        inputs = self._texts(batch, length, longest, np.random.default_rng(seed))
         outputs = run(inputs)
         for name, expected in self.model(inputs, training=False).items():
             expected, got = np.asarray(expected, np.float64), np.asarray(outputs[name], np.float64)
@@ -88,10 +88,10 @@ class IdsPath:
                 return f"`{name}` is off by {off:.1e}, of {scale:.1e}"
         return None
 
-    def _texts(self, batch: int, length: int, draw: np.random.Generator) -> dict[str, np.ndarray]:
+    def _texts(self, batch: int, length: int, longest: int, draw: np.random.Generator) -> dict[str, np.ndarray]:
         """Return ids of texts of different lengths, and numbers for further inputs."""
         config = self.encoder.config
-        mask = np.arange(length) < length - np.arange(batch)[:, None] * (length // 3)
+        mask = np.arange(length) < longest - np.arange(batch)[:, None] % 3 * (longest // 3)
         ids = draw.integers(0, config.vocab_size, (batch, length)) * mask
         types = (np.arange(length) > length // 2) * mask * (config.type_vocab_size > 1)
         inputs = dict(zip(INPUT_NAMES, (ids.astype("int32"), mask.astype("int32"), types.astype("int32")), strict=True))
@@ -140,7 +140,7 @@ def _replayed(model, ids) -> tuple[Any, dict, dict]:
 
 
 def _named(outputs, name: str) -> dict[str, Any]:
-    """Return the tensors of a nested structure under flat names: `encoder_outputs_0`, …"""
+    """Return the tensors of a nested structure under flat names, as `encoder_outputs_0`."""
     if isinstance(outputs, dict):
         return {key: x for inner, part in outputs.items() for key, x in _named(part, inner).items()}
     if isinstance(outputs, list | tuple):
@@ -148,22 +148,25 @@ def _named(outputs, name: str) -> dict[str, Any]:
     return {name: outputs}
 
 
-def compare(path: IdsPath, run: Callable[[dict], dict], engine: str, sizes: Sequence[tuple[int, int]] = _SIZES) -> None:
+def compare(
+    path: IdsPath, run: Callable[[dict], dict], engine: str, sizes: Sequence[tuple[int, int, int]] = _SIZES
+) -> None:
     """Raise `ValueError` unless an engine computes what the model does.
 
     Args:
         path: `IdsPath`. The model.
         run: function of a dict of arrays, the model's inputs, that returns the dict of the named outputs.
         engine: str. What computes, for the message.
-        sizes: pairs of int. The batches, and the lengths that are tried. Lengths beyond the model's are left out.
+        sizes: triples of int. The number of texts, the length they are padded to, and the longest text's. Lengths
+            beyond the model's are left out.
     """
-    for batch, length in sizes:
+    for batch, length, longest in sizes:
         if length > path.encoder.config.max_position_embeddings:
             continue
         # A second draw: attention may tie, and then two words are equally right.
-        wrong = path.difference(run, batch, length, seed=0)
-        if wrong and path.difference(run, batch, length, seed=1):
+        wrong = path.difference(run, batch, length, longest, seed=0)
+        if wrong and path.difference(run, batch, length, longest, seed=1):
             raise ValueError(
-                f"{engine} computes something else than the model, for {batch} texts of {length} tokens: {wrong}. "
+                f"{engine} computes something else than the model, at {batch} × {length} tokens: {wrong}. "
                 "Nothing was written."
             )

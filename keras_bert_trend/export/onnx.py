@@ -23,8 +23,8 @@ def export_onnx(model_or_layer, path: str | os.PathLike, *, overwrite: bool = Fa
     """Write a layer or a model as an ONNX file, from token ids on.
 
     Its inputs are `input_word_ids`, `input_mask` and `input_type_ids`, int64 `(B, T)` of any sizes up to the model's
-    positions, and the model's further inputs, if any. Its outputs are the model's own, by name, or `sentence_embedding`.
-    Padding does not change them.
+    positions, and the model's further inputs, if any. Its outputs are the model's own, by name, or
+    `sentence_embedding`.
 
     The file holds operations of the ONNX standard alone, of opset 18. Before it gets its name, ONNX Runtime loads it
     and computes batches of 1 and 3 texts of 5 to 128 tokens; the results must equal the model's within 1e-5 of the
@@ -55,7 +55,7 @@ def export_onnx(model_or_layer, path: str | os.PathLike, *, overwrite: bool = Fa
     onnx, onnxruntime = engine("onnx", "onnx"), engine("onnx", "onnxruntime")
     ids_path = IdsPath(model_or_layer)
     with complete_or_nothing(os.fspath(path), overwrite) as file:
-        onnx.save(_model_proto(ids_path), file)
+        onnx.save(model_proto(ids_path), file)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # several would wait for each other, spinning
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
@@ -68,7 +68,7 @@ def export_onnx(model_or_layer, path: str | os.PathLike, *, overwrite: bool = Fa
         compare(ids_path, run, "ONNX Runtime")
 
 
-def _model_proto(ids_path: IdsPath):
+def model_proto(ids_path: IdsPath):
     """Return the `ModelProto`: the encoder's nodes, then those of pooling and head."""
     import onnx
     from onnx import helper, numpy_helper

@@ -197,10 +197,9 @@ class TrendPooling(Pooling):
     def _candidates(self, input_mask, input_word_ids):
         """Return which tokens are candidates and which continue a word, bool `(batch, seq)`."""
         ids = ops.cast(input_word_ids, "int32")  # Keras tries subclassed models on float32 placeholders
-        kinds = ops.take(ops.convert_to_tensor(self.token_kinds, dtype="int32"), ids, axis=0)
 
-        def has(bit):
-            return ops.not_equal(ops.bitwise_and(kinds, ops.full_like(kinds, bit)), 0)
+        def has(bit):  # a table for each: not every engine has operations on bits
+            return ops.take(ops.convert_to_tensor(self.token_kinds & bit != 0), ids, axis=0)
 
         ordinary = ops.logical_and(ops.cast(input_mask, "bool"), ops.logical_not(has(SPECIAL)))
         words = ops.logical_and(ordinary, ops.logical_not(has(PUNCTUATION)))
