@@ -16,7 +16,7 @@ from keras import ops
 
 _ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
-#: Whether what is traced is for an engine that lacks some of TensorFlow's operations: others take their place.
+#: Whether what is traced is for another engine: without what only TensorFlow needs, and what the engine lacks.
 PORTABLE: ContextVar[bool] = ContextVar("portable", default=False)
 
 if _ON_TENSORFLOW:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_bert_trend.encoder.ops import PORTABLE
+
 #: Sums over the tokens of a text, as attention's are, are computed in vectors of at most 16 float32 (AVX-512). What is
 #: left over at the end is added in another order: only at lengths of whole vectors does padding never change a bit.
 WHOLE_VECTORS = 16
@@ -60,9 +62,9 @@ def resized(inputs: dict, padding_id: int, longest: int, reads_next_token: bool 
 
 
 def in_whole_vectors(x, axis: int, fill: float = 0.0):
-    """Pad an axis of tokens to whole vectors, under TensorFlow; elsewhere return `x`."""
+    """Pad an axis of tokens to whole vectors, under TensorFlow and on its own engine; elsewhere return `x`."""
     length = x.shape[axis]
-    if not _ON_TENSORFLOW or (length is not None and length % WHOLE_VECTORS == 0):
+    if not _ON_TENSORFLOW or PORTABLE.get() or (length is not None and length % WHOLE_VECTORS == 0):
         return x
     missing = -(tf.shape(x)[axis] if length is None else length) % WHOLE_VECTORS
     padding = [[0, missing if number == axis else 0] for number in range(len(x.shape))]

@@ -62,22 +62,31 @@ def export_litert(
 
 def _converted(ids_path: IdsPath, batch_size: int, sequence_length: int) -> bytes:
     import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import (  # TensorFlow has no public name for it
+        convert_variables_to_constants_v2,
+    )
 
     specs = {name: tf.TensorSpec([batch_size, sequence_length], tf.int32, name) for name in INPUT_NAMES}
     specs |= {name: tf.TensorSpec([batch_size, *x.shape[1:]], x.dtype, name) for name, x in ids_path.others.items()}
-    module = tf.Module()
-    module.model = ids_path.model
     # Keyword arguments: a signature has names.
-    module.serve = tf.function(lambda **inputs: ids_path.model(inputs, training=False), autograph=False)
+    function = tf.function(lambda **inputs: ids_path.model(inputs, training=False), autograph=False)
     token = PORTABLE.set(True)
     try:
-        signature = module.serve.get_concrete_function(**specs)
+        traced = function.get_concrete_function(**specs)
     finally:
         PORTABLE.reset(token)
+    # LiteRT's converter writes Keras's variables by name only, without their values.
+    frozen = convert_variables_to_constants_v2(traced)
+    order, names = [tensor.op.name for tensor in frozen.inputs], sorted(traced.structured_outputs)
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda **inputs: dict(zip(names, tf.nest.flatten(frozen(*(inputs[name] for name in order))), strict=True)),
+        autograph=False,
+    )
+    signature = module.serve.get_concrete_function(**specs)
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures=signature)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        converter.experimental_enable_resource_variables = False  # weights are constants
         try:
             return converter.convert()
         except Exception as error:  # the converter's own class is not public
