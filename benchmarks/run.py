@@ -176,7 +176,7 @@ class Run:
             self.export("model_garden", "export")
         writer = "tf-models-official's own exporter" if official else "this package in TF Hub's plain notation"
         notes.append(f"hub.load: SavedModels with MiniLM's weights, written by {writer}")
-        if "onnx_runtime" in self.present and {"embed", "memory"} & set(options.task):
+        if "onnx_runtime" in self.present and {"embed", "memory", "engines"} & set(options.task):
             if not (work / "onnx_fusions.txt").is_file():
                 self.export("pytorch", "export_onnx")
             notes.append(f"ONNX Runtime, fused: {(work / 'onnx_fusions.txt').read_text()}")

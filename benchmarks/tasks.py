@@ -225,9 +225,29 @@ def sweep(axis: str, options, facts) -> Task:
     return Task(title, contenders, {"ours, mean, of the same shape": references}, tokens)
 
 
+def engines(options, facts) -> Task:
+    """Compare our ONNX file with transformers' own export, both in ONNX Runtime: token ids to mean embeddings."""
+    contenders, references, tokens = [], {}, {}
+    for batch in (1, 8, 32):
+        for name, graph in (
+            ("ours", "ours_mean.onnx"),
+            ("transformers, as exported", "bert.onnx"),
+            ("transformers, fused", "bert_fused.onnx"),
+        ):
+            label = f"batch {batch}: {name}"
+            details = {"graph": graph, "batch": batch, "length": 24, "times": 64 // batch}
+            contenders.append(Contender(label, "onnx_runtime", "encode", details, str(batch)))
+            references[label], tokens[label] = f"batch {batch}: ours", 64 * 24
+    title = "ONNX files in ONNX Runtime (64 texts of 24 tokens; token ids to mean embeddings)"
+    return Task(title, contenders, {"ours, of the same batch": references}, tokens)
+
+
 #: name → a function of options and facts that returns the `Task`.
 TASKS = {
-    **{one.__name__: one for one in (embed, batching, states, tokenize, train, train_messages, serve, memory, pooling)},
+    **{
+        one.__name__: one
+        for one in (embed, batching, states, tokenize, train, train_messages, serve, memory, pooling, engines)
+    },
     "import": import_,
     "import_base": partial(import_, folder="bert_base_with_random_weights"),
     **{axis: partial(sweep, axis) for axis in ("batch", "length", "layers")},

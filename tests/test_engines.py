@@ -1,4 +1,4 @@
-"""Files for other engines compute what the model does, and load in a process that has neither Keras nor this package."""
+"""Files for other engines compute what the model does, and load where there is neither Keras nor this package."""
 
 import dataclasses
 import importlib.util

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from benchmarks.peers.base import MAX_LENGTH, Run, of_real_tokens, random_ids
 from benchmarks.peers.tensorflow_base import STRINGS, TensorFlowAdapter, inputs_of
-from keras_bert_trend import BertConfig, BertEncoder, BertPreprocessor, BertTrend, FusedAdamW, embed
+from keras_bert_trend import BertConfig, BertEncoder, BertPreprocessor, BertTrend, FusedAdamW, embed, export_onnx
 
 IDS = [dict.fromkeys(("input_word_ids", "input_mask", "input_type_ids"), tf.TensorSpec((None, None), tf.int32))]
 BASE = {"num_layers": 12, "hidden": 768, "heads": 12, "inner": 3072, "vocab_size": 30522, "max_positions": 512}
@@ -120,6 +120,8 @@ class Adapter(TensorFlowAdapter):
                 text = keras.Input((), dtype="string")
                 model = keras.Model(text, self.layer(pooling)(text))
                 model.export(str(self.work / f"serving_{pooling}"), verbose=False)
+            if "engines" in tasks:
+                export_onnx(layer, self.work / "ours_mean.onnx", overwrite=True)
             if "import_base" in tasks:
                 from tests.raw_bert import write_raw_bert
 

@@ -1,8 +1,8 @@
 """`Algebra`: the operations that the formulas of embeddings and blocks are written in.
 
-A formula stands once, in `encoder/blocks/`, and is used four times: Keras runs it, TensorFlow writes it out to a
-SavedModel, NumPy computes it beside a graph that was read, and the reader takes it apart to find it in that graph. Each
-of the four is an `Algebra`.
+A formula stands once, in `encoder/blocks/`, and is used five times: Keras runs it, TensorFlow writes it out to a
+SavedModel and ONNX to a file, NumPy computes it beside a graph that was read, and the reader takes it apart to find it
+in that graph. Each of the five is an `Algebra`.
 """
 
 from __future__ import annotations
