@@ -187,6 +187,7 @@ class TestRefusals:
             (keras.Model([text, other], [layer(text), layer(other)]), "2 such calls"),
             (keras.Model([text, other], [layer(text), layer.preprocessor(other)["input_mask"]]), "elsewhere"),
             (BertTrend(encoder=layer.encoder, pooling="mean", return_all=True), "return_all"),
+            (BertTrend(V4, pooling="mean", windows="mean"), "windows='mean'"),
             (BertTrend(V4, pooling="mean", dtype="mixed_bfloat16"), "bfloat16"),
         ):
             with pytest.raises(ValueError, match=message):

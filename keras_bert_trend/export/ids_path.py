@@ -48,11 +48,11 @@ class IdsPath:
     def __init__(self, model) -> None:
         ids = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUT_NAMES}
         if isinstance(model, BertTrend):
-            _refuse_everything(model.return_all)
+            _check_call(model, model.return_all)
             layer, others, outputs = model, {}, {"sentence_embedding": model(ids)}
-        elif isinstance(model, keras.Sequential) and isinstance(model.layers[0], BertTrend):
+        elif isinstance(model, keras.Sequential) and model.layers and isinstance(model.layers[0], BertTrend):
             layer, others, x = model.layers[0], {}, ids
-            _refuse_everything(layer.return_all)
+            _check_call(layer, layer.return_all)
             for each in model.layers:
                 x = each(x)
             outputs = _named(x, "sentence_embedding" if each is layer else each.name)
@@ -115,7 +115,7 @@ def _replayed(model, ids) -> tuple[Any, dict, dict]:
     call = calls[0]
     inputs, *arguments = call.arguments.args or [call.arguments.kwargs["inputs"]]
     keywords = {name: value for name, value in call.arguments.kwargs.items() if name != "inputs"}
-    _refuse_everything(keywords.get("return_all", getattr(call.operation, "return_all", False)))
+    _check_call(call.operation, keywords.get("return_all", getattr(call.operation, "return_all", False)))
     outputs = keras.tree.flatten(call.operation(ids, *arguments, **keywords))
     if [len(x.shape) for x in outputs] != [len(x.shape) for x in call.outputs]:
         raise ValueError("`model_or_layer` takes documents or single texts; other engines get a batch of texts.")
@@ -142,7 +142,13 @@ def _replayed(model, ids) -> tuple[Any, dict, dict]:
     return call.operation, {name: tensor for name, (_, tensor) in others.items()}, _named(struct, "output")
 
 
-def _refuse_everything(return_all) -> None:
+def _check_call(layer, return_all: bool) -> None:
+    """Raise `ValueError` for what a layer does to strings alone, and for what is not one tensor."""
+    if getattr(layer, "windows", None) is not None:
+        raise ValueError(
+            f"`model_or_layer` has windows={layer.windows!r}, which cuts strings, and other engines get ids. Export a "
+            "layer with windows=None, and average the windows outside."
+        )
     if return_all:
         raise ValueError(
             "`model_or_layer` has return_all=True, and other engines get the embedding alone. For the states of the "
