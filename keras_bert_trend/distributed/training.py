@@ -52,7 +52,7 @@ def fit(
             an epoch are those of all replicas, the logs of a batch those of the process's first replica. A callback
             that writes files must do so in one process only.
         checkpoint_dir: str, path or `None`. A folder that all processes see. A run that finds a checkpoint there goes
-            on after it: in the same epoch, after the same batch, with the optimizer's and the metrics' state.
+            on after it: in the same epoch, after the same batch. The metrics of that epoch count the batches since.
         checkpoint_every: int or `None`. The number of steps between two checkpoints. Defaults to `None`, after each
             epoch.
         verbose: int or str. As in `Model.fit`, in the first process; others are silent. Defaults to 0.
@@ -140,7 +140,7 @@ class _Checkpoints:
     def __init__(self, model, position, strategy, folder: str) -> None:
         import tensorflow as tf
 
-        variables = [variable.value for variable in (*model.variables, *model.optimizer.variables)]
+        variables = [variable.value for variable in (*model.weights, *model.optimizer.variables)]
         self._checkpoint = tf.train.Checkpoint(variables=variables, **position)
         self._folder = folder
         # The states of metrics are summed over the processes, so each must save; to where nobody looks, but the first.
