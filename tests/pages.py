@@ -14,6 +14,9 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 # Pages that train or export without showing a number: they run on a small recorded BERT in place of MiniLM.
 SMALL = {"quick_start.md", "classify.md", "save_and_serve.md", "tutorials.md"}
 
+# Pages whose code needs a library that the tests do not install.
+NEEDS = {"search.md": "faiss"}
+
 # What must hold after a page has run, in its own names.
 CHECKS = {
     "README.md": """
@@ -31,6 +34,9 @@ assert vectors.shape == (3, 384) and similarity(vectors)[0].argsort()[1] == 2
 assert messages[order[0]] == "Win a prize now"
 assert small.dtype == "int8" and set(both) == {"mean", "cls"} and chunk.shape == (2, 384)
 assert (word, span, vector.shape) == ("bank", (22, 26), (50,))
+""",
+    "search.md": """
+assert [messages[row] for row in rows[0]] == ["You have won a prize!"] and index.ntotal == 12
 """,
     "poolings.md": """
 assert family(["I want an apple."]).shape == (1, 384) and tokens(["I want an apple."]).shape == (1, 32, 384)

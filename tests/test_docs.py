@@ -39,6 +39,8 @@ def eager_training(monkeypatch):
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
 def test_the_python_on_the_pages_runs(page, minilm_installed, eager_training, monkeypatch, tmp_path_factory):
     pytest.importorskip("sklearn", reason="the extra compare is not installed")
+    if page.name in pages.NEEDS:
+        pytest.importorskip(pages.NEEDS[page.name], reason=f"{pages.NEEDS[page.name]} is not installed")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
     monkeypatch.chdir(folder := tmp_path_factory.mktemp("page"))
     pages.run(page, folder)

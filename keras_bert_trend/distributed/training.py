@@ -140,10 +140,10 @@ class _Checkpoints:
     def __init__(self, model, position, strategy, folder: str) -> None:
         import tensorflow as tf
 
-        variables = [variable.value for variable in (*model.weights, *model.optimizer.variables)]
+        variables = [variable.value for variable in (*model.variables, *model.optimizer.variables)]
         self._checkpoint = tf.train.Checkpoint(variables=variables, **position)
         self._folder = folder
-        # The states of metrics are summed over the processes, so each must save; to where nobody looks, but the first.
+        # All processes must save, since some variables are read from all; one keeps the result.
         kept = folder if _is_chief(strategy) else tempfile.mkdtemp()
         self._manager = tf.train.CheckpointManager(self._checkpoint, kept, max_to_keep=2)
 
