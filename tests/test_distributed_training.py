@@ -14,7 +14,7 @@ import pytest
 
 from tests.common import ROOT, V4, run_fresh
 
-#: Forty texts with labels in order, and a model of strings without dropout.
+#: Eighty texts with labels, and a model of strings without dropout.
 SETUP = textwrap.dedent("""
     import sys
     from dataclasses import replace
@@ -54,11 +54,15 @@ SETUP = textwrap.dedent("""
 """)
 
 
-@pytest.mark.filterwarnings("ignore")
+TWO_DEVICES = textwrap.dedent("""
+    import tensorflow as tf
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+""")
+
+
 def test_two_devices_train_as_one():
     code = """
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
         one, _ = make(tf.distribute.get_strategy())
         expected = Losses()
         history = one.fit(dataset, callbacks=[expected], validation_data=dataset, verbose=0).history
@@ -91,7 +95,7 @@ def test_two_devices_train_as_one():
             else:
                 raise AssertionError(message)
     """
-    run_fresh(SETUP + textwrap.dedent(code), V4)
+    run_fresh(TWO_DEVICES + SETUP + textwrap.dedent(code), V4)
 
 
 def free_ports(count: int) -> list[int]:

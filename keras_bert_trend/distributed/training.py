@@ -91,9 +91,15 @@ def fit(
     def test(batch):
         strategy.run(model.test_step, args=(batch,))
 
-    first = _is_chief(strategy)
+    steps = int(dataset.cardinality())
     logged = keras.callbacks.CallbackList(
-        callbacks, add_history=True, add_progbar=first and verbose != 0, model=model, verbose=verbose, epochs=epochs
+        callbacks,
+        add_history=True,
+        add_progbar=verbose != 0 and _is_chief(strategy),
+        model=model,
+        verbose=verbose,
+        epochs=epochs,
+        steps=steps if steps >= 0 else None,
     )
     model.stop_training = False
     logged.on_train_begin()
