@@ -237,7 +237,7 @@ def _unpickled(key: str, model, options: dict[str, Any]) -> Embedder:
             _copies.pop(next(iter(_copies)), None)
         copy = Embedder(model, **options)
         copy._key = key
-        _copies[key] = copy
+        return _copies.setdefault(key, copy)  # of two threads the first wins
     return _copies[key]
 
 
