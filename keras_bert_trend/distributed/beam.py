@@ -43,10 +43,11 @@ def _embed(embedder: Embedder, texts: Sequence[str | bytes], lengths: np.ndarray
     """Embed texts of these token counts, and count what was done."""
     start = time.perf_counter()
     vectors = embedder(texts)
+    kept = np.minimum(lengths, embedder.max_length) if embedder.long_texts == "truncate" else lengths
     _count(
         texts=len(texts),
-        tokens=np.minimum(lengths, embedder.max_length).sum(),
-        trimmed=np.count_nonzero(lengths > embedder.max_length),
+        tokens=kept.sum(),
+        trimmed=np.count_nonzero(kept < lengths),
         milliseconds=round(1000 * (time.perf_counter() - start)),
     )
     return vectors
@@ -154,7 +155,7 @@ class _EmbedBatch(beam.DoFn):
             else:
                 yield _rejected(key, text, reason)
         lengths = self._embedder.token_counts([text for _, text in good])
-        fits = np.full(len(good), True) if self._embedder.truncate else lengths <= self._embedder.max_length
+        fits = (lengths <= self._embedder.max_length) | (self._embedder.long_texts != "error")
         for position in np.flatnonzero(~fits):
             reason = f"{lengths[position]} tokens, the limit is {self._embedder.max_length}"
             yield _rejected(*good[position], reason)

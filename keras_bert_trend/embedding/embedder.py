@@ -123,9 +123,9 @@ class Embedder:
         return self._runner().limit
 
     @property
-    def truncate(self) -> bool:
-        """Whether longer texts are trimmed instead of refused."""
-        return self._running["truncate"]
+    def long_texts(self) -> LongTexts:
+        """What becomes of longer texts: `"truncate"`, `"error"`, or a way to average windows."""
+        return self._runner().long_texts
 
     def token_counts(self, texts: Iterable[Any] | os.PathLike[str]) -> np.ndarray:
         """Return how many tokens each text has, before trimming, with the special tokens.
