@@ -10,6 +10,7 @@ Examples:
     python benchmarks/run.py gpu
     python benchmarks/run.py blocks
     python benchmarks/run.py http_load EXPORT
+    python benchmarks/run.py latency
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from benchmarks.peers import ENVIRONMENTS
 from benchmarks.tasks import TASKS, TRAIN_LENGTH, TRAIN_STEPS
 from keras_bert_trend import POOLING_NAMES
 
-ALONE = ("parity", "compare_poolings", "quality", "lora", "gpu", "blocks", "http_load")
+ALONE = ("parity", "compare_poolings", "quality", "lora", "gpu", "blocks", "http_load", "latency")
 USE_HUB = {"embed", "tokenize", "serve", "import", "memory"}  # tasks that read the SavedModels of Google's exporter
 DATA = (ROOT.parent / "shared" / "data" / "sms_spam.tsv", ROOT / "examples" / "data" / "sms_sample.tsv")
 
