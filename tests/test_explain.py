@@ -26,7 +26,7 @@ from tests.test_trend import (
     PRINTED_TREND_WANT,
 )
 
-READINGS, UNITS = ("published", "layers", "all"), ("token", "word")
+READINGS, UNITS = ("published", "layers", "all", "attended"), ("token", "word")
 
 
 @pytest.fixture(scope="module")

@@ -170,6 +170,44 @@ def test_whole_batches_against_the_reference(seed, reading):
         np.testing.assert_allclose(got[row], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("unit", ["token", "word"])
+@pytest.mark.parametrize("seed", range(4))
+def test_attended_is_what_the_anchor_attends_to_most(seed, unit):
+    outputs, mask, ids = random_case(seed)
+    rows, length = ids.shape
+    scores = np.random.default_rng(seed).dirichlet(np.ones(length), (2, rows, 3, length)).astype("float32")
+    outputs = {**outputs, "attention_scores": list(scores)}
+    pooling = TrendPooling(KINDS, reading="attended", unit=unit, measure="difference")
+    chosen = {name: to_numpy(x) for name, x in pooling.select(outputs, mask, ids).items() if x is not None}
+    layers = TrendPooling(KINDS, reading="layers", unit=unit).select(outputs, mask, ids)
+    np.testing.assert_array_equal(chosen["anchor"], layers["anchor"])
+    got = to_numpy(pooling(outputs, mask, input_word_ids=ids))
+    for row in range(rows):
+        words = {}  # first position → positions
+        for at in np.flatnonzero(chosen["candidates"][row]):
+            pieces = chosen["pieces"][row, at] if unit == "word" else np.arange(length) == at
+            words[int(at)] = np.flatnonzero(pieces)
+        if len(words) < 2:
+            continue
+        anchor = int(chosen["anchor"][row])
+        attention = scores[:, row].mean(axis=1)[:, words[anchor]].mean(axis=1)  # (blocks, seq)
+        others = [at for at in words if at != anchor]
+        totals = [attention[:, words[at]].sum() for at in others]
+        related = others[int(np.argmax(totals))]
+        assert chosen["related"][row] == related
+        in_blocks = [others[int(np.argmax([block[words[at]].sum() for at in others]))] for block in attention]
+        assert chosen["runners_up"][row].tolist() == in_blocks
+        assert chosen["votes"][row].tolist() == np.bincount(in_blocks, minlength=length).tolist()
+        moved = outputs["sequence_output"][row] - outputs["embedding_output"][row]
+        expected = sum(moved[words[at]].mean(axis=0) for at in (anchor, related))
+        np.testing.assert_allclose(got[row], expected, atol=1e-5)
+
+
+def test_attended_has_no_soft_choice():
+    with pytest.raises(ValueError, match="'attended' does not"):
+        TrendPooling(KINDS, reading="attended", aggregation="soft")
+
+
 def signed_log(x):
     return np.sign(x) * np.log1p(np.abs(x))
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Reading = Literal["published", "layers", "all"]
+Reading = Literal["published", "layers", "all", "attended"]
 Measure = Literal["log_ratio", "asinh", "signed_log", "difference"]
 Aggregation = Literal["anchor_related", "soft", "attention"]
 Unit = Literal["token", "word"]

@@ -29,9 +29,11 @@ class TrendPooling(Pooling):
 
     1. **Rows** `r[i, k]`, by `reading`: `"published"`: `i` = the heads of the first block (what the article's code
        does, and what its printed numbers show); `"layers"`: `i` = the blocks, each the mean of its heads (what its
-       prose says); `"all"`: every (block, head).
+       prose says); `"all"`: every (block, head); `"attended"`: those of `"layers"`.
     2. **Anchor**: `argmax_k r[last, k]`, the sentence's most important word.
     3. **Related word**: among the rows whose argmax is the anchor, the most frequent runner-up; ties go to the first.
+       With `"attended"` what the anchor itself attends to most, `argmax_k Σ_l,h A[l, h, anchor, k]`: joined to the
+       anchor by an arc of syntax far more often (docs/which_pooling.md).
     4. **Trend** of a token, by `measure`: `"log_ratio"`: `log(H[L, t] / H[0, t])`, 0 where the ratio is negative or
        either state is zero (published); `"asinh"`: `asinh(H[L, t] / s) − asinh(H[0, t] / s)`, which keeps the sign
        and has a bounded gradient: made for training; `"signed_log"`: the same of `sign(h) · log1p(|h| / s)`, which
@@ -56,11 +58,11 @@ class TrendPooling(Pooling):
     Sources: Yuli Vasiliev, "Discovering trends in BERT embeddings of different levels for the task of semantic context
     determining" (December 2022) and "Generating sentence-level embedding based on the trends in token-level BERT
     embeddings" (January 2023); code: github.com/nlptechbook/BERTembeddings. The measures `asinh` and `signed_log`,
-    `layers`, `all`, `soft`, `attention` and `word` are this package's.
+    `layers`, `all`, `attended`, `soft`, `attention` and `word` are this package's.
 
     Args:
         token_kinds: what each token id is: uint8 `(vocabulary size,)`, `Vocabulary.token_kinds`.
-        reading: `"published"`, `"layers"` or `"all"`.
+        reading: `"published"`, `"layers"`, `"all"` or `"attended"`, which keeps all attention scores in memory.
         measure: `"log_ratio"`, `"asinh"`, `"signed_log"` or `"difference"`.
         aggregation: `"anchor_related"`, `"soft"` or `"attention"`.
         unit: `"token"` (published), or `"word"`: the attention received by a word is summed over its pieces, and its
@@ -71,7 +73,8 @@ class TrendPooling(Pooling):
         **kwargs: those of `keras.layers.Layer`.
 
     Raises:
-        ValueError: an argument is none of these; on a call, `input_word_ids` is missing.
+        ValueError: an argument is none of these; `"attended"`, whose choice has no gradient, with `"soft"`; on a call,
+            `input_word_ids` is missing.
     """
 
     def __init__(
@@ -95,6 +98,8 @@ class TrendPooling(Pooling):
         ):
             if value not in get_args(allowed):
                 raise ValueError(f"`{name}` must be one of {get_args(allowed)}, got {value!r}.")
+        if reading == "attended" and aggregation == "soft":
+            raise ValueError("`aggregation`='soft' chooses by rows; `reading`='attended' does not.")
         for name, value in (("scale", scale), ("temperature", temperature)):
             if not value > 0:
                 raise ValueError(f"`{name}` must be positive, got {value!r}.")
@@ -111,10 +116,12 @@ class TrendPooling(Pooling):
         """The published reading knows its two words from the first block: the last one need not compute the others."""
         published = self.reading == "published"
         two_tokens = published and self.aggregation == "anchor_related" and self.unit == "token"
+        attended = self.reading == "attended"
         return Needs(
             attention_received=(0,) if published else True,
+            attention_scores=attended,
             last_tokens=self._anchor_and_related if two_tokens else None,
-            padding=False,
+            padding=attended,  # the encoder returns scores of all positions or none
         )
 
     def _anchor_and_related(self, outputs, input_mask, input_word_ids):
@@ -135,7 +142,7 @@ class TrendPooling(Pooling):
         """Find the anchor and the related word: steps 1 to 3.
 
         Args:
-            outputs: the encoder's outputs; `attention_received` is read.
+            outputs: the encoder's outputs; `attention_received` is read, and `attention_scores` by `"attended"`.
             input_mask: `(batch, seq)`.
             input_word_ids: `(batch, seq)`.
 
@@ -143,7 +150,8 @@ class TrendPooling(Pooling):
             dict with `rows` `(batch, rows, seq)`, `candidates` bool `(batch, seq)` (with `unit="word"`: the first
             piece of each word), `anchor` and `related` int32 `(batch,)` positions, `has_anchor` and `has_related` bool
             `(batch,)`, `leaders` and `runners_up` int32 `(batch, rows)`: each row's highest candidate, and its highest
-            but for the anchor; `votes` int32 `(batch, seq)`: how many rows led by the anchor have this runner-up; and
+            but for the anchor (`"attended"`: what the anchor attends to most in this block); `votes` int32
+            `(batch, seq)`: how many rows led by the anchor have this runner-up (`"attended"`: how many rows); and
             `pieces` bool `(batch, seq, seq)` (`None` for tokens): which positions make up one word.
         """
         if input_word_ids is None:
@@ -161,8 +169,11 @@ class TrendPooling(Pooling):
         anchor = leaders[:, -1]
         is_anchor = positions[None, :] == anchor[:, None]
         others = ops.logical_and(candidates, ops.logical_not(is_anchor))
-        runners_up = argmax(ops.where(others[:, None, :], rows, -1.0))
+        seconds = rows if self.reading != "attended" else _attended(outputs["attention_scores"], anchor, pieces)
+        runners_up = argmax(ops.where(others[:, None, :], seconds, -1.0))
         voting = leaders == anchor[:, None]
+        if self.reading == "attended":
+            voting = ops.ones_like(voting)
         ballots = ops.logical_and(voting[:, :, None], runners_up[:, :, None] == positions[None, None, :])
         votes = ops.where(others, ops.sum(ops.cast(ballots, "int32"), axis=1), 0)
         return {
@@ -171,7 +182,9 @@ class TrendPooling(Pooling):
             "pieces": pieces,
             "anchor": anchor,
             "has_anchor": ops.any(candidates, axis=-1),
-            "related": argmax(votes),
+            "related": argmax(
+                votes if self.reading != "attended" else ops.where(others, ops.mean(seconds, axis=1), -1.0)
+            ),
             "has_related": ops.any(others, axis=-1),
             "votes": votes,
             "leaders": leaders,
@@ -209,7 +222,7 @@ class TrendPooling(Pooling):
     def _rows(self, received):
         if self.reading == "published":
             return received[:, 0]
-        if self.reading == "layers":
+        if self.reading in ("layers", "attended"):
             return ops.mean(received, axis=2)
         shape = ops.shape(received)
         return ops.reshape(received, (shape[0], shape[1] * shape[2], shape[3]))
@@ -297,6 +310,26 @@ class TrendPooling(Pooling):
             "scale": self.scale,
             "temperature": self.temperature,
         }
+
+
+def _attended(scores: Sequence, anchor, pieces):
+    """Return how much the anchor attends to each position or word in every block, mean of its heads: `(B, L, T)`.
+
+    A word's pieces attend on average, and are attended to together.
+
+    Args:
+        scores: list of `(B, N, T, T)`, for every block.
+        anchor: int32 `(B,)`.
+        pieces: bool `(B, T, T)`, or `None` for tokens.
+    """
+    blocks = ops.stack([ops.mean(block, axis=1) for block in scores], axis=1)  # (B, L, T, T)
+    index = anchor[:, None, None]
+    if pieces is None:
+        return ops.squeeze(ops.take_along_axis(blocks, index[:, None], axis=2), axis=2)
+    members = ops.cast(pieces, blocks.dtype)
+    own = ops.take_along_axis(members, index, axis=1)[:, None]  # (B, 1, 1, T)
+    row = ops.squeeze(ops.matmul(own, blocks), axis=2) / ops.maximum(ops.sum(own, axis=-1), 1.0)  # (B, L, T)
+    return ops.matmul(row, members)
 
 
 def _parse_kinds(token_kinds) -> np.ndarray:
