@@ -34,7 +34,7 @@ _READINGS = {
 }
 #: How often of 100 an arc of syntax joins anchor and related word: MiniLM on UD English-EWT, where one joins the anchor
 #: and the word before it, and the anchor and a random word (docs/which_pooling.md).
-_JOINED = {"published": (27, 52, 24), "layers": (41, 71, 31), "all": (43, 69, 30), "attended": (77, 71, 31)}
+_JOINED = {"published": (26, 52, 24), "layers": (41, 71, 31), "all": (43, 69, 30), "attended": (77, 71, 31)}
 _EDGES = {
     "one_candidate": "One candidate: its trend alone is the embedding.",
     "only_punctuation": "No word, only punctuation, which takes the place of words.",
@@ -417,8 +417,8 @@ def _notes(explanation: Explanation) -> list[str]:
     if explanation.related is not None:
         joined, before, random = _JOINED[explanation.reading]
         notes.append(
-            f"How far to trust the pair: an arc of syntax joins {joined} of 100 such pairs in English sentences, {before} "
-            f"of 100 anchors and the word before, {random} anchors and a random word (MiniLM)."
+            f"How far to trust the pair: in English sentences an arc of syntax joins {joined} of 100 such pairs, and "
+            f"of 100 anchors {before} to the word before, {random} to a random word (MiniLM)."
         )
     if explanation.truncated:
         notes.append(f"The text is too long for the layer: its last {explanation.truncated} tokens were cut off.")
