@@ -86,7 +86,7 @@ def model(layer):
     [
         pytest.param("onnx", export_onnx, marks=ONNX),
         pytest.param("openvino", export_openvino, marks=OPENVINO),
-        pytest.param("litert", lambda *args: export_litert(*args, sequence_length=16, batch_size=2), marks=LITERT),
+        pytest.param("litert", lambda *args: export_litert(*args, batch_size=2), marks=LITERT),
     ],
 )
 def test_a_model_with_its_head_runs_elsewhere_and_gives_what_strings_give(engine, export, model, layer, tmp_path):

@@ -39,6 +39,7 @@ class IdsPath:
             inputs → a dict of named outputs. It has the weights of the original, not copies.
         others: dict. Name → `KerasTensor`, the model's further inputs.
         encoder: `BertEncoder`. The encoder in it.
+        sequence_length: int or `None`. The number of tokens that the layer pads strings to, if it does.
         is_ill_conditioned: bool. Whether a state's rounding error may grow without bound: in `pooling="trend"`.
 
     Raises:
@@ -64,6 +65,7 @@ class IdsPath:
                 f"one, got {type(model).__name__}. Export the BertTrend layer of any other model alone."
             )
         self.encoder = layer if isinstance(layer, BertEncoder) else layer.encoder
+        self.sequence_length = getattr(getattr(layer, "preprocessor", None), "sequence_length", None)
         if self.encoder.compute_dtype != "float32":
             raise ValueError(
                 f"Other engines get float32, but this model computes in {self.encoder.compute_dtype}: load its weights "

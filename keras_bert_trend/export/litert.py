@@ -13,7 +13,12 @@ from keras_bert_trend.export.ids_path import IdsPath, compare, engine
 
 
 def export_litert(
-    model_or_layer, path: str | os.PathLike, *, sequence_length: int, batch_size: int = 1, overwrite: bool = False
+    model_or_layer,
+    path: str | os.PathLike,
+    *,
+    sequence_length: int | None = None,
+    batch_size: int = 1,
+    overwrite: bool = False,
 ) -> None:
     """Write a layer or a model as a LiteRT (`.tflite`) file, from token ids on, for phones and small machines.
 
@@ -35,7 +40,8 @@ def export_litert(
     Args:
         model_or_layer: `BertTrend`, or a model as `export_onnx` takes it.
         path: str or path. The file to write; it is complete or not there.
-        sequence_length: int. The number of tokens that texts are padded to.
+        sequence_length: int or `None`. The number of tokens that texts are padded to. Defaults to what the `BertTrend`
+            pads strings to.
         batch_size: int. The number of texts at a time. Defaults to 1.
         overwrite: bool. Whether to replace an existing `path`. Defaults to `False`.
 
@@ -44,10 +50,11 @@ def export_litert(
         ImportError: if ai-edge-litert is not installed.
         ValueError: as `export_onnx` does; or if a size is not a positive integer, or longer than the model.
     """
-    check_count("sequence_length", sequence_length)
     check_count("batch_size", batch_size)
     interpreter = engine("litert", "ai_edge_litert.interpreter")
     ids_path = IdsPath(model_or_layer)
+    sequence_length = ids_path.sequence_length if sequence_length is None else sequence_length
+    check_count("sequence_length", sequence_length)
     longest = ids_path.encoder.config.max_position_embeddings
     if sequence_length > longest:
         raise ValueError(f"`sequence_length`={sequence_length} is longer than the model: it has {longest} positions.")
