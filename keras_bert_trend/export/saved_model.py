@@ -81,8 +81,8 @@ def export_saved_model(
         >>> text = keras.Input((), dtype="string")
         >>> layer = BertTrend("minilm", pooling="mean", sequence_length=64)
         >>> model = keras.Model(text, keras.layers.Dense(1, "sigmoid")(layer(text)))
-        >>> needed = export_saved_model(model, "spam_export", labels=["ham", "spam"])  # doctest: +SKIP
-        >>> tf.saved_model.load("spam_export").serve(tf.constant(["Win a prize"]))["label"]  # doctest: +SKIP
+        >>> needed = export_saved_model(model, "spam_export", labels=["ham", "spam"])
+        >>> tf.saved_model.load("spam_export").serve(tf.constant(["Win a prize"]))["label"]
 
     Args:
         model_or_layer: `keras.Model` or `BertTrend`. Functional, `Sequential` or subclassed; `BertTrend` layers are
