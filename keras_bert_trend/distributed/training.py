@@ -52,7 +52,7 @@ def fit(
             an epoch are those of all replicas, the logs of a batch those of the process's first replica. A callback
             that writes files must do so in one process only.
         checkpoint_dir: str, path or `None`. A folder that all processes see. A run that finds a checkpoint there goes
-            on after it: in the same epoch, after the same batch. The metrics of that epoch count the batches since.
+            on after it: in the same epoch, after the same batch, with the optimizer's and the metrics' state.
         checkpoint_every: int or `None`. The number of steps between two checkpoints. Defaults to `None`, after each
             epoch.
         verbose: int or str. As in `Model.fit`, in the first process; others are silent. Defaults to 0.
@@ -75,8 +75,8 @@ def fit(
         raise ValueError("`model` must be made in the scope of `strategy`: with strategy.scope(): model = …")
     if not (model.built and model.compiled):
         raise ValueError("`model` must be built and compiled.")
-    with strategy.scope():
-        model.optimizer.build(model.trainable_variables)
+    with strategy.scope():  # the optimizer's and the metrics' variables: a replica must not make them in a graph
+        model._symbolic_build(data_batch=next(iter(dataset)))
     position = {name: tf.Variable(0, dtype=tf.int64, trainable=False) for name in ("epoch", "step")}
     checkpoints = None if checkpoint_dir is None else _Checkpoints(model, position, strategy, os.fspath(checkpoint_dir))
     if checkpoints is not None:
@@ -146,10 +146,12 @@ class _Checkpoints:
     def __init__(self, model, position, strategy, folder: str) -> None:
         import tensorflow as tf
 
-        variables = [variable.value for variable in (*model.variables, *model.optimizer.variables)]
+        variables = [
+            variable.value for variable in (*model.variables, *model.optimizer.variables, *model.metrics_variables)
+        ]
         self._checkpoint = tf.train.Checkpoint(variables=variables, **position)
         self._folder = folder
-        # All processes must save, since some variables are read from all; one keeps the result.
+        # The states of metrics are summed over the processes, so all must save; the first one keeps the result.
         kept = folder if _is_chief(strategy) else tempfile.mkdtemp()
         self._manager = tf.train.CheckpointManager(self._checkpoint, kept, max_to_keep=2)
 
