@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import keras
 
-#: The end of a weight's path → the axis of the mesh that each of its dimensions is divided over.
+#: The whole path of a weight, as Keras matches it → the axis of the mesh that each of its dimensions is divided over.
 _AXES = {
-    "embeddings/.*_embeddings$": (None, "model"),
-    "query_key_value_kernel$": (None, "model"),
-    "query_key_value_bias$": ("model",),
-    "attention_output_kernel$": ("model", None),
-    "intermediate_kernel$": (None, "model"),
-    "intermediate_bias$": ("model",),
-    "/output_kernel$": ("model", None),
-    "pooler_kernel$": (None, "model"),
-    "pooler_bias$": ("model",),
+    ".*embeddings/.*_embeddings": (None, "model"),
+    ".*query_key_value_kernel": (None, "model"),
+    ".*query_key_value_bias": ("model",),
+    ".*attention_output_kernel": ("model", None),
+    ".*intermediate_kernel": (None, "model"),
+    ".*intermediate_bias": ("model",),
+    ".*/output_kernel": ("model", None),
+    ".*pooler_kernel": (None, "model"),
+    ".*pooler_bias": ("model",),
 }
 
 
