@@ -55,6 +55,7 @@ def test_data_parallel_training_gives_one_devices_losses():
     run_fresh(_both(code), **EIGHT)
 
 
+@pytest.mark.distributed
 def test_weights_are_divided_and_move_to_another_mesh(tmp_path):
     code = """
         def parallel(shape):
