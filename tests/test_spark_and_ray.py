@@ -8,7 +8,7 @@ import pandas
 import pytest
 
 from keras_bert_trend import Embedder, embed
-from tests.common import ROOT, SENTENCES, V4
+from tests.common import ROOT, SAME_BITS, SENTENCES, V4
 
 pytestmark = pytest.mark.distributed
 WORDS = " ".join(SENTENCES).split()
@@ -32,7 +32,8 @@ def check(table: pandas.DataFrame, expected: np.ndarray) -> None:
     table = table.sort_values("id")
     assert table["id"].tolist() == list(range(len(TEXTS)))
     assert table["text"].tolist() == TEXTS
-    np.testing.assert_allclose(np.stack(table["embedding"]), expected, rtol=0, atol=1e-6)
+    # Batches of other texts round differently without AVX-512; 1.07e-6 was seen.
+    np.testing.assert_allclose(np.stack(table["embedding"]), expected, rtol=0, atol=1e-6 if SAME_BITS else 2e-6)
 
 
 def test_spark(examples, expected, monkeypatch):
