@@ -53,7 +53,12 @@ def _fold(one: data.DataSet, levels: np.ndarray, train: np.ndarray, test: np.nda
     shape = {"hidden_size": levels.shape[2], "num_layers": levels.shape[1] - 1}
 
     def standardised(vectors):
-        return lambda part: ((vectors - vectors[part].mean(axis=0)) / vectors[part].std(axis=0), None)
+        def make(part):
+            scale = vectors[part].std(axis=0)
+            scale = np.where(scale > 1e-6 * scale.max(), scale, np.inf)  # MiniLM has dimensions that never move
+            return (vectors - vectors[part].mean(axis=0)) / scale, None
+
+        return make
 
     def path(adapted: bool, trainable: bool):
         def make(part):
