@@ -21,7 +21,7 @@ parquet = pytest.importorskip("pyarrow.parquet")
 
 from apache_beam.ml.inference.base import RunInference  # noqa: E402
 
-from keras_bert_trend.distributed.beam import EmbedTexts, TextEmbeddingHandler, main  # noqa: E402
+from keras_bert_trend.distributed.beam import EmbedTexts, TextEmbeddingHandler, _AsRecord, main  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* were trimmed")
 LONG = "the bank of the river is good " * 20
@@ -142,6 +142,15 @@ def test_jsonl_keeps_the_records(layer, tmp_path):
     reasons = sorted(reject["reason"].partition(":")[0] for reject in rejected(tmp_path / "out"))
     arrow, tokens = "ArrowInvalid", "142 tokens, the limit is 64"
     assert reasons == [tokens, arrow, "JSONDecodeError", "UnicodeEncodeError", "ValueError", "ValueError", "not a text"]
+
+
+@pytest.mark.parametrize("line", [b'{"text": "a", "word": 1}', b'{"text": "a", "id": %d}' % 2**70, b"[" * 100_000])
+def test_whatever_is_wrong_with_a_line_is_its_own_error(line):
+    import pyarrow as pa
+
+    schema = pa.schema([("text", pa.string()), ("word", pa.string()), ("id", pa.int64())])
+    (result,) = _AsRecord("jsonl", "text", schema).process(line)
+    assert result.tag == "rejected"
 
 
 def test_parquet_to_parquet(layer, tmp_path, capsys):

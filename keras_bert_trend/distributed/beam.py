@@ -210,7 +210,7 @@ class _AsRecord(beam.DoFn):
                 self._check(row)
             elif self._suffix == "text":
                 row = {self._column: row.decode("utf-8-sig")}
-        except ValueError as error:  # also of JSON, UTF-8 and Arrow
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:  # of JSON, UTF-8 and Arrow
             line = row.decode(errors="replace") if isinstance(row, bytes) else row
             yield _rejected(line, None, f"{type(error).__name__}: {error}")
         else:
@@ -243,7 +243,7 @@ def _schema_of(path: str, column: str) -> pa.Schema:
             return pyarrow.parquet.read_schema(file).remove_metadata()
         values = collections.defaultdict(list)
         for line in itertools.islice(iter(file.readline, b""), _SCHEMA_LINES):
-            with contextlib.suppress(ValueError):  # such lines are rejected later, with their reason
+            with contextlib.suppress(ValueError, RecursionError):  # such lines are rejected later, with their reason
                 row = json.loads(line)
                 for name in row if isinstance(row, dict) else ():
                     values[name].append(row[name])
