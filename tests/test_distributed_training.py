@@ -87,6 +87,7 @@ def test_two_devices_train_as_one():
         for arguments, message in (
             ((one, dataset, two), "must be made in the scope"),
             ((model, dataset, two, "checkpoint_every"), "needs `checkpoint_dir`"),
+            ((model, dataset.repeat(), two), "must be finite"),
         ):
             try:
                 distributed.fit(*arguments[:3], **dict.fromkeys(arguments[3:], 2))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +63,8 @@ def fit(
         `keras.callbacks.History`, with the epochs of this run.
 
     Raises:
-        ValueError: if the model does not belong to the strategy, is not compiled or not built; or if
-            `checkpoint_every` is given without `checkpoint_dir`.
+        ValueError: if the model does not belong to the strategy, is not compiled or not built; if the dataset is
+            infinite; or if `checkpoint_every` is given without `checkpoint_dir`.
     """
     import tensorflow as tf
 
@@ -75,6 +77,9 @@ def fit(
         raise ValueError("`model` must be made in the scope of `strategy`: with strategy.scope(): model = …")
     if not (model.built and model.compiled):
         raise ValueError("`model` must be built and compiled.")
+    steps = int(dataset.cardinality())
+    if steps == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("`dataset` must be finite, one epoch: leave out its `repeat()`, or give it a count.")
     with strategy.scope():  # the optimizer's and the metrics' variables: a replica must not make them in a graph
         model._symbolic_build(data_batch=next(iter(dataset)))
     position = {name: tf.Variable(0, dtype=tf.int64, trainable=False) for name in ("epoch", "step")}
@@ -91,7 +96,6 @@ def fit(
     def test(batch):
         strategy.run(model.test_step, args=(batch,))
 
-    steps = int(dataset.cardinality())
     logged = keras.callbacks.CallbackList(
         callbacks,
         add_history=True,
@@ -137,7 +141,9 @@ def fit(
 
 def _is_chief(strategy) -> bool:
     resolver = strategy.cluster_resolver
-    return resolver is None or resolver.task_type in (None, "chief") or resolver.task_id in (None, 0)
+    if resolver is None or resolver.task_type in (None, "chief"):
+        return True
+    return resolver.task_id in (None, 0) and "chief" not in resolver.cluster_spec().jobs
 
 
 class _Checkpoints:
@@ -152,7 +158,10 @@ class _Checkpoints:
         self._checkpoint = tf.train.Checkpoint(variables=variables, **position)
         self._folder = folder
         # The states of metrics are summed over the processes, so all must save; the first one keeps the result.
-        kept = folder if _is_chief(strategy) else tempfile.mkdtemp()
+        kept = folder
+        if not _is_chief(strategy):
+            kept = tempfile.mkdtemp()
+            weakref.finalize(self, shutil.rmtree, kept, ignore_errors=True)
         self._manager = tf.train.CheckpointManager(self._checkpoint, kept, max_to_keep=2)
 
     def restore(self) -> None:
