@@ -144,7 +144,11 @@ def test_jsonl_keeps_the_records(layer, tmp_path):
     assert reasons == [tokens, arrow, "JSONDecodeError", "UnicodeEncodeError", "ValueError", "ValueError", "not a text"]
 
 
-@pytest.mark.parametrize("line", [b'{"text": "a", "word": 1}', b'{"text": "a", "id": %d}' % 2**70, b"[" * 100_000])
+@pytest.mark.parametrize(
+    "line",
+    [b'{"text": "a", "word": 1}', b'{"text": "a", "id": %d}' % 2**70, b"[" * 100_000],
+    ids=["type", "size", "depth"],
+)
 def test_whatever_is_wrong_with_a_line_is_its_own_error(line):
     import pyarrow as pa
 
