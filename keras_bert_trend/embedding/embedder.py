@@ -30,7 +30,7 @@ class Embedder:
 
     A pickled embedder holds the name of the model and the options, not the weights (unless `model` is a layer). All
     copies of one embedder that a process unpickles are the same object, so it does not matter how often an engine sends
-    one. Calls from several threads share the model.
+    one; a process keeps those of the last two embedders. Calls from several threads share the model.
 
     Example:
         >>> embedder = Embedder("minilm", pooling="mean")  # loads nothing yet
@@ -228,17 +228,18 @@ class Embedder:
 
 
 _copies: dict[str, Embedder] = {}  # by the key of the original
+_copying = threading.Lock()
 
 
 def _unpickled(key: str, model, options: dict[str, Any]) -> Embedder:
     """Return this process's copy of an embedder."""
-    if key not in _copies:
-        while len(_copies) >= _KEPT_COPIES:
-            _copies.pop(next(iter(_copies)), None)
-        copy = Embedder(model, **options)
-        copy._key = key
-        return _copies.setdefault(key, copy)  # of two threads the first wins
-    return _copies[key]
+    with _copying:
+        if key not in _copies:
+            while len(_copies) >= _KEPT_COPIES:
+                del _copies[next(iter(_copies))]
+            _copies[key] = Embedder(model, **options)
+            _copies[key]._key = key
+        return _copies[key]
 
 
 def _set_threads(count: int) -> None:
