@@ -250,7 +250,8 @@ class BertTrend(keras.layers.Layer):
         wide = wide_dtype(embeddings)
         weighted = ops.cast(embeddings, wide) * ops.cast(windows.weights, wide)[:, None]
         result = ops.cast(ops.segment_sum(weighted, windows.owners, ops.shape(texts)[0]), embeddings.dtype)
-        result.set_shape((texts.shape[0], self.embedding_dim))
+        if can_skip_padding():  # TensorFlow: elsewhere sizes are known
+            result.set_shape((texts.shape[0], self.embedding_dim))
         return result
 
     @property

@@ -30,7 +30,11 @@ def _only_cpu() -> bool:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return not any(device.device_type != "CPU" for device in tf.config.list_physical_devices())
+        return all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
+    if backend == "torch":  # for which Keras lists no devices
+        import torch
+
+        return not torch.cuda.is_available()
     return all(name.startswith("cpu") for name in keras.distribution.list_devices())
 
 
