@@ -27,7 +27,12 @@ def data_parallel() -> keras.distribution.DataParallel:
         >>> distribution = data_parallel()
         >>> model = make_model()
         >>> model.fit(ids, labels)
+
+    Raises:
+        RuntimeError: if Keras runs on another backend.
     """
+    if keras.backend.backend() != "jax":
+        raise RuntimeError(f"`data_parallel` needs KERAS_BACKEND=jax, but Keras runs on {keras.backend.backend()}.")
     distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
     keras.distribution.set_distribution(distribution)
     return distribution
@@ -37,9 +42,9 @@ def bert_layout_map(mesh: keras.distribution.DeviceMesh) -> keras.distribution.L
     """Return how BERT's weights are divided over the `model` axis of a mesh, for `ModelParallel`.
 
     Query, key, value and intermediate kernels are divided by their outputs, the kernels of the attention output and of
-    the layer output by their inputs, so that each pair needs one sum over the devices (Shoeybi et al. 2019,
-    "Megatron-LM"). Embeddings are divided by the hidden dimension. Biases of divided outputs are divided too; all else
-    is on every device.
+    the layer output by their inputs, as Shoeybi et al. 2019 ("Megatron-LM") do. Unlike theirs, query, key and value lie
+    side by side in one kernel, so that XLA moves parts of them between devices before attention. Embeddings are divided
+    by the hidden dimension. Biases of divided outputs are divided too; all else is on every device.
 
     Example:
         >>> mesh = keras.distribution.DeviceMesh((2, 4), ("batch", "model"), keras.distribution.list_devices())

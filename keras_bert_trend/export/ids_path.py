@@ -27,6 +27,12 @@ def engine(extra: str, module: str):
         raise ImportError(f'`export_{extra}` needs {package}: pip install "keras_bert_trend[{extra}]".') from error
 
 
+def check_backend(function: str, backend: str) -> None:
+    """Raise `RuntimeError` unless Keras runs on a backend."""
+    if keras.backend.backend() != backend:
+        raise RuntimeError(f"`{function}` needs KERAS_BACKEND={backend}, but Keras runs on {keras.backend.backend()}.")
+
+
 class IdsPath:
     """A layer or a model from token ids on.
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import keras
-
 from keras_bert_trend.encoder import INPUT_NAMES
-from keras_bert_trend.export.ids_path import IdsPath
+from keras_bert_trend.export.ids_path import IdsPath, check_backend
 
 
 def export_jax(model_or_layer, *, platforms: Sequence[str] = ("cpu", "cuda", "tpu")):
-    """Compile a layer or a model for CPUs, NVIDIA GPUs and TPUs as one StableHLO program, from token ids on.
+    """Lower a layer or a model for CPUs, NVIDIA GPUs and TPUs to one StableHLO program, from token ids on.
 
-    None of these machines is needed for it. The program takes one dict of the three inputs, int32 `(B, T)` of any
-    sizes, and of the model's further inputs, and returns the dict of the model's outputs, or of `sentence_embedding`.
-    Its weights are in it. `serialize()` gives the bytes of a file; `jax.export.deserialize` reads them, and needs
-    neither Keras nor this package.
+    None of these machines is needed for it; each compiles the program when it loads it. The program takes one dict of
+    the three inputs, int32 `(B, T)` of any sizes, and of the model's further inputs, and returns the dict of the
+    model's outputs, or of `sentence_embedding`. Its weights are in it. `serialize()` gives the bytes of a file;
+    `jax.export.deserialize` reads them, and needs neither Keras nor this package.
 
     Needs the JAX backend (`KERAS_BACKEND=jax`).
 
@@ -29,7 +27,7 @@ def export_jax(model_or_layer, *, platforms: Sequence[str] = ("cpu", "cuda", "tp
 
     Args:
         model_or_layer: `BertTrend`, or a model as `export_onnx` takes it.
-        platforms: list of str. What to compile for, by JAX's names. Defaults to all three.
+        platforms: list of str. What to lower for, by JAX's names. Defaults to all three.
 
     Returns:
         A `jax.export.Exported`; its `call` computes on the machine at hand.
@@ -38,8 +36,7 @@ def export_jax(model_or_layer, *, platforms: Sequence[str] = ("cpu", "cuda", "tp
         RuntimeError: if Keras runs on another backend.
         ValueError: as `export_onnx` does.
     """
-    if keras.backend.backend() != "jax":
-        raise RuntimeError(f"`export_jax` needs KERAS_BACKEND=jax, but Keras runs on {keras.backend.backend()}.")
+    check_backend("export_jax", "jax")
     import jax
     from jax import export
 

@@ -9,7 +9,7 @@ import tempfile
 from keras_bert_trend._utils import check_count, complete_or_nothing
 from keras_bert_trend.encoder import INPUT_NAMES
 from keras_bert_trend.encoder.ops import PORTABLE
-from keras_bert_trend.export.ids_path import IdsPath, compare, engine
+from keras_bert_trend.export.ids_path import IdsPath, check_backend, compare, engine
 
 
 def export_litert(
@@ -41,21 +41,23 @@ def export_litert(
         model_or_layer: `BertTrend`, or a model as `export_onnx` takes it.
         path: str or path. The file to write; it is complete or not there.
         sequence_length: int or `None`. The number of tokens that texts are padded to. Defaults to what the `BertTrend`
-            pads strings to.
+            pads strings to, or the model's length if that is each batch's own.
         batch_size: int. The number of texts at a time. Defaults to 1.
         overwrite: bool. Whether to replace an existing `path`. Defaults to `False`.
 
     Raises:
         FileExistsError: if `path` exists and `overwrite` is false.
         ImportError: if ai-edge-litert is not installed.
+        RuntimeError: if Keras runs on another backend.
         ValueError: as `export_onnx` does; or if a size is not a positive integer, or longer than the model.
     """
+    check_backend("export_litert", "tensorflow")
     check_count("batch_size", batch_size)
     interpreter = engine("litert", "ai_edge_litert.interpreter")
     ids_path = IdsPath(model_or_layer)
-    sequence_length = ids_path.sequence_length if sequence_length is None else sequence_length
-    check_count("sequence_length", sequence_length)
     longest = ids_path.encoder.config.max_position_embeddings
+    sequence_length = ids_path.sequence_length or longest if sequence_length is None else sequence_length
+    check_count("sequence_length", sequence_length)
     if sequence_length > longest:
         raise ValueError(f"`sequence_length`={sequence_length} is longer than the model: it has {longest} positions.")
     with complete_or_nothing(os.fspath(path), overwrite) as file:

@@ -13,7 +13,7 @@ import numpy as np
 from keras_bert_trend._utils import complete_or_nothing
 from keras_bert_trend.encoder import INPUT_NAMES
 from keras_bert_trend.encoder.ops import attach_mask
-from keras_bert_trend.export.ids_path import IdsPath, compare, engine
+from keras_bert_trend.export.ids_path import IdsPath, check_backend, compare, engine
 
 #: The newest that tf2onnx knows.
 _OPSET = 18
@@ -49,9 +49,11 @@ def export_onnx(model_or_layer, path: str | os.PathLike, *, overwrite: bool = Fa
     Raises:
         FileExistsError: if `path` exists and `overwrite` is false.
         ImportError: if onnx, onnxruntime or tf2onnx is not installed.
+        RuntimeError: if Keras runs on another backend.
         ValueError: if `model_or_layer` is none of these, does not compute in float32, or if an operation of its head
             cannot be written, or comes out wrong.
     """
+    check_backend("export_onnx", "tensorflow")
     onnx, onnxruntime = engine("onnx", "onnx"), engine("onnx", "onnxruntime")
     ids_path = IdsPath(model_or_layer)
     with complete_or_nothing(os.fspath(path), overwrite) as file:

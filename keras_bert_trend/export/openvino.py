@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from keras_bert_trend._utils import complete_or_nothing
-from keras_bert_trend.export.ids_path import IdsPath, compare, engine
+from keras_bert_trend.export.ids_path import IdsPath, check_backend, compare, engine
 from keras_bert_trend.export.onnx import model_proto
 
 
@@ -34,8 +34,10 @@ def export_openvino(model_or_layer, path: str | os.PathLike, *, overwrite: bool 
     Raises:
         FileExistsError: if `path` exists and `overwrite` is false.
         ImportError: if openvino, onnx or tf2onnx is not installed.
+        RuntimeError: if Keras runs on another backend.
         ValueError: as `export_onnx` does.
     """
+    check_backend("export_openvino", "tensorflow")
     openvino = engine("openvino", "openvino")
     engine("openvino", "onnx")
     ids_path = IdsPath(model_or_layer)
