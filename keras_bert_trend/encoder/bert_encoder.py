@@ -63,7 +63,7 @@ class BertEncoder(keras.layers.Layer):
             dropout draws other numbers. Attention alone still computes padding. It pays where much is padding; it needs
             the TensorFlow backend, and cannot be compiled by XLA.
         compute_dtype: the dtype of the products and the states, instead of the policy's. Sums, softmax and norms stay
-            in float32, and so does all of the first block if its attention is to be returned.
+            in float32, and so does all of the first block if `return_attention_received` includes it.
         training: whether dropout acts.
 
     Returns:

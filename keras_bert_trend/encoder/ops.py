@@ -38,7 +38,7 @@ def dense(rows, kernel, bias):
 
     Of matrices only: against a tensor of rank 3 `tf.matmul` becomes a batched product, which is never fused.
     """
-    # Under mixed precision Keras casts variables itself; not where a block is computed again for the backward pass.
+    # Under mixed precision the variables stay as they are: rows of float32 meet them so, rows of half precision halved.
     kernel, bias = ops.cast(kernel, rows.dtype), ops.cast(bias, rows.dtype)
     if not _ON_TENSORFLOW:
         return portable_dense(rows, kernel, bias)

@@ -34,7 +34,7 @@ _READINGS = {
 }
 #: How often of 100 an arc of syntax joins anchor and related word: MiniLM on UD English-EWT, where one joins the anchor
 #: and the word before it, and the anchor and a random word (docs/which_pooling.md).
-_JOINED = {"published": (26, 52, 24), "layers": (41, 71, 31), "all": (43, 69, 30), "attended": (77, 71, 31)}
+_JOINED = {"published": (26, 52, 24), "layers": (41, 70, 31), "all": (43, 69, 30), "attended": (77, 70, 31)}
 _EDGES = {
     "one_candidate": "One candidate: its trend alone is the embedding.",
     "only_punctuation": "No word, only punctuation, which takes the place of words.",
