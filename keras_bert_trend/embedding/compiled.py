@@ -58,11 +58,12 @@ def compiled_function(
     # With the configurations: whoever sets an argument of a pooling after a call means the next call.
     configs = tuple(str(pooling.get_config()) for pooling in layers)
     key = (tuple(poolings.values()), configs, bool(jit_compile), compute_dtype)
-    if key not in kept:
+    function = kept.get(key)  # another thread may drop it in the next moment
+    if function is None:
         while len(kept) >= _KEPT_FUNCTIONS:
-            del kept[next(iter(kept))]
-        kept[key] = _Function(layers, _compile(layer.encoder, layers, jit_compile, compute_dtype))
-    return kept[key]
+            kept.pop(next(iter(kept)), None)
+        function = kept[key] = _Function(layers, _compile(layer.encoder, layers, jit_compile, compute_dtype))
+    return function
 
 
 def _compile(
