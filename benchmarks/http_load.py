@@ -141,7 +141,7 @@ class Load:
 
 
 def main(argv: list[str]) -> int:
-    """Print a table; return 1 if any answer was wrong, or a request got none."""
+    """Print a table; return 1 if any answer was wrong."""
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  (its operations)
 

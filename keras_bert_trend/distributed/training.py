@@ -1,4 +1,4 @@
-"""`fit` under a strategy of `tf.distribute`: with strings, over several machines, resumed where it was stopped."""
+"""`fit` under a strategy of `tf.distribute`: with strings, over several workers, resumed where it was stopped."""
 
 from __future__ import annotations
 
