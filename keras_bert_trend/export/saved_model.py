@@ -61,6 +61,8 @@ def export_saved_model(
     * `explain`: `text` → `tokens` string, `candidates` bool and `votes` int32, all `(B, T)`, and the positions `anchor`
       and `related`, int32 `(B,)`, −1 if there is none. It follows the layer's own trend pooling, or the published one.
 
+    `tokens` and `explain` know no `windows`: they trim or refuse long texts as the preprocessor does.
+
     `B` texts, `T` tokens, `L` blocks, `H` the width of the states. Texts are strings `(B,)`; the doors of a layer that
     was called on pairs take `text` and `text_pair`. A model with several `BertTrend` layers, or without one, has the
     door `serve` alone; a layer without a preprocessor has `serve` and `encode`.
@@ -311,6 +313,8 @@ class _Labels:
 
     def of(self, model, outputs: Mapping[str, Any]):
         """Return the label of each row of the model's output: string `(B,)`."""
+        if "label" in outputs:
+            raise ValueError("`labels` give an output `label`, but the model has one of this name: rename it.")
         ((_, scores),) = outputs.items() if len(outputs) == 1 else [(None, None)]
         if scores is None or len(scores.shape) != 2:
             shapes = {name: tuple(x.shape) for name, x in outputs.items()}
