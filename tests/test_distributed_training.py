@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 
 import numpy as np
 import pytest
@@ -97,6 +98,22 @@ def test_two_devices_train_as_one():
                 raise AssertionError(message)
     """
     run_fresh(TWO_DEVICES + SETUP + textwrap.dedent(code), V4)
+
+
+def test_one_process_is_the_chief():
+    import tensorflow as tf
+
+    from keras_bert_trend.distributed.training import _is_chief
+
+    for cluster in ({"worker": ["a:1", "b:1"]}, {"chief": ["a:1"], "worker": ["b:1", "c:1"]}):
+        spec = tf.train.ClusterSpec(cluster)
+        resolvers = [
+            tf.distribute.cluster_resolver.SimpleClusterResolver(spec, task_type=job, task_id=number)
+            for job, addresses in cluster.items()
+            for number in range(len(addresses))
+        ]
+        chiefs = [_is_chief(types.SimpleNamespace(cluster_resolver=resolver)) for resolver in resolvers]
+        assert chiefs == [True, *[False] * (len(resolvers) - 1)]
 
 
 def free_ports(count: int) -> list[int]:

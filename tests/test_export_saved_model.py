@@ -432,6 +432,9 @@ class TestRefusals:
         linear = keras.Model(text, keras.layers.Dense(1)(layer(text)))
         with pytest.raises(ValueError, match="comes from 'linear'. End the model in a sigmoid"):
             export_saved_model(linear, tmp_path / "model", labels=["a", "b"])
+        taken = keras.Model(text, {"label": keras.layers.Dense(1, "sigmoid")(layer(text))})
+        with pytest.raises(ValueError, match="the model has one of this name"):
+            export_saved_model(taken, tmp_path / "model", labels=["a", "b"])
 
     def test_models_of_which_the_inputs_are_not_known(self, layer, tmp_path):
         with pytest.raises(ValueError, match="must be a Keras model or a BertTrend layer, got Dense"):
