@@ -30,12 +30,18 @@ def main() -> None:
     model = tf.saved_model.load(arguments.path)
     if arguments.question is not None:
         questions = tf.fill(texts.shape, arguments.question)
-        relevance = model.serve([questions, texts])[:, 0].numpy()
+        if "text_pair" in model.signatures["serving_default"].structured_input_signature[1]:
+            relevance = model.serve(questions, texts)["probability"]  # written by `export_saved_model`
+        else:
+            relevance = model.serve([questions, texts])
+        relevance = relevance[:, 0].numpy()
         for answer, score in sorted(zip(arguments.texts, relevance, strict=True), key=lambda pair: -pair[1]):
             print(f"{score:.3f}  {answer}")
         return
     outputs = model.serve(texts)
-    if isinstance(outputs, dict):  # written by `export_saved_model`
+    if isinstance(outputs, dict) and "label" not in outputs:
+        outputs = outputs["probability"]
+    if isinstance(outputs, dict):  # written by `export_saved_model`, with labels
         for text, label, scores in zip(arguments.texts, outputs["label"].numpy(), outputs["probability"], strict=True):
             probabilities = [1 - scores[0], scores[0]] if len(scores) == 1 else scores
             print(f"{label.decode():4}  {max(probabilities):.3f}  {text}")

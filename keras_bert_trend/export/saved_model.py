@@ -28,7 +28,7 @@ from keras_bert_trend.preprocessing import BertPreprocessor
 
 _HALVES = (tf.float16, tf.bfloat16)
 _TEXT_NAMES = ("text", "text_pair")
-_WARM_UP_TEXT = "A few words, and nothing more."
+_WARM_UP_TEXT = "word"  # as short as can be: a layer may refuse longer texts
 #: Where TensorFlow Serving looks for requests to run before it serves a model.
 _WARM_UP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 
