@@ -202,7 +202,8 @@ def test_recommendation_says_how_sure_it_is(result, layer):
 
 def test_of_equals_the_narrowest_is_recommended_and_said_to_be_equal(layer):
     twice = ConcatPooling([MeanPooling(), MeanPooling()], name="twice")
-    result = quick(layer, poolings=[twice, "mean"], texts=["the bank", "hello !"] * 12, labels=[0, 1] * 12)
+    result = quick(layer, poolings=[twice, "mean"])
+    np.testing.assert_array_equal(result.scores["mean"], result.scores["twice"])  # the classes are far apart
     assert result.recommend().pooling == "mean"
     assert str(result.recommend()).startswith("mean: as good as twice, and no wider.")
 

@@ -58,7 +58,7 @@ def test_windows_by_hand(plain):
     words = text(40).split()
     result = windowed(plain, stride=10)([" ".join(words), "they", ""])
     np.testing.assert_allclose(result[0], by_hand(plain, words, [0, 10, 20, 26]), atol=1e-6)
-    np.testing.assert_array_equal(result[1:], plain(["they", ""]))  # one window suffices: the plain result
+    np.testing.assert_allclose(result[1:], plain(["they", ""]), atol=1e-5)  # one window suffices: the plain result
     default = windowed(plain)([" ".join(words)])[0]
     np.testing.assert_allclose(default, by_hand(plain, words, [0, 11, 22, 26]), atol=1e-6)
     ends = windowed(plain, windows="first_last")([" ".join(words)])[0]
