@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from keras_bert_trend.cli.partial import PartialVectors
 from keras_bert_trend.cli.reading import FORMATS_NOTE, TextFile, add_text_options, open_texts
 from keras_bert_trend.cli.start import import_tensorflow
 from keras_bert_trend.cli.vector_files import SUFFIXES, import_pyarrow, write_vectors
+from keras_bert_trend.embedding.names import ComputeDtype, LongTexts
 from keras_bert_trend.embedding.vectors import PRECISIONS
 from keras_bert_trend.version import __version__
 
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--long-texts",
-        choices=("truncate", "error", "mean", "first_last"),
+        choices=get_args(LongTexts),
         help="trim longer texts, refuse them, or average windows of them: all, or the first and the last "
         "(default: that of the model, else truncate)",
     )
@@ -74,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ranges", metavar="FILE", help="for int8: a .npy (2, dim) of least and greatest values")
     group = parser.add_argument_group("computing")
     group.add_argument(
-        "--compute-dtype", choices=("float32", "bfloat16"), help="of matrix products (default: that of the model)"
+        "--compute-dtype", choices=get_args(ComputeDtype), help="of matrix products (default: that of the model)"
     )
     group.add_argument("--batch-size", type=positive, default=64, metavar="N", help="texts per batch (default: 64)")
     group.add_argument("--chunk-size", type=positive, default=4096, metavar="N", help="texts at once (default: 4096)")

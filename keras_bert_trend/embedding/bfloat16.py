@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import keras
 
-ComputeDtype = Literal["float32", "bfloat16"]
+from keras_bert_trend.embedding.names import ComputeDtype
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # Intel and AMD; Intel; Arm

@@ -15,9 +15,8 @@ from typing import Any, Literal, get_args, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_bert_trend.embedding.bfloat16 import ComputeDtype
 from keras_bert_trend.embedding.embedder import WINDOW, Embedder
-from keras_bert_trend.embedding.runner import LongTexts
+from keras_bert_trend.embedding.names import ComputeDtype, LongTexts
 from keras_bert_trend.embedding.vectors import Precision, normalized
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.pooling import Pooling

@@ -12,9 +12,10 @@ import keras
 import numpy as np
 
 from keras_bert_trend._utils import check_count, progress_bar
-from keras_bert_trend.embedding.bfloat16 import ComputeDtype, check_compute_dtype
+from keras_bert_trend.embedding.bfloat16 import check_compute_dtype
 from keras_bert_trend.embedding.keras_files import layer_of, load_keras_model
-from keras_bert_trend.embedding.runner import EmbeddingRunner, LongTexts, check_long_texts
+from keras_bert_trend.embedding.names import ComputeDtype, LongTexts
+from keras_bert_trend.embedding.runner import EmbeddingRunner, check_long_texts
 from keras_bert_trend.embedding.texts import open_texts
 from keras_bert_trend.embedding.vectors import Precision, VectorFormat
 from keras_bert_trend.inspection.batch import as_layer

@@ -7,18 +7,17 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import keras
 import numpy as np
 
 from keras_bert_trend.embedding.batches import padded_lengths, plan_batches, rounded_up, whole_vectors
 from keras_bert_trend.embedding.compiled import compiled_function, named_poolings
+from keras_bert_trend.embedding.names import LongTexts
 from keras_bert_trend.embedding.texts import windows
 from keras_bert_trend.layer import BertTrend
 from keras_bert_trend.preprocessing.windows import Windows, check_stride, default_stride
-
-LongTexts = Literal["truncate", "error", "mean", "first_last"]
 
 _TOKENIZER_BATCH = 1024
 _AT_ONCE = 2  # batches in the making
